@@ -1,0 +1,32 @@
+# make demo: from a clean clone to a trained model and its report. make test: the whole test suite.
+# Both need Python 3.11 or newer, pip and make, and nothing else.
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+PIP    := $(BIN)/python -m pip --disable-pip-version-check
+
+.PHONY: demo test lint clean
+
+demo: $(VENV)/.installed
+	$(BIN)/visus train digits
+
+test: $(VENV)/.installed-test
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/python -m pytest
+
+$(BIN)/python:
+	$(PYTHON) -m venv $(VENV)
+
+# torch comes first and alone: its version decides which build of the other packages fits.
+$(VENV)/.installed: $(BIN)/python constraints.txt pyproject.toml
+	$(PIP) install -q -c constraints.txt torch
+	$(PIP) install -q -c constraints.txt -e .
+	@touch $@
+
+$(VENV)/.installed-test: $(VENV)/.installed
+	$(PIP) install -q -c constraints.txt -e '.[test,parity,tensorboard,plots]'
+	@touch $@
+
+clean:
+	rm -rf $(VENV) build dist *.egg-info
