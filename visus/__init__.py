@@ -1,0 +1,40 @@
+"""Visus: deep learning for computer vision, from a folder of images to a deployable model.
+
+The verbs of the command line are functions here: visus.train, visus.evaluate, visus.predict, visus.show_data,
+visus.list_models, visus.create_model, visus.load. Importing visus loads nothing heavy; the first use of a verb does.
+"""
+
+from __future__ import annotations
+
+import importlib
+from typing import Any
+
+__version__ = "0.1.0"
+
+_PUBLIC = {
+    "train": "visus.run.train",
+    "resume": "visus.run.train",
+    "evaluate": "visus.run.evaluate",
+    "predict": "visus.run.predict",
+    "load": "visus.run.load",
+    "Run": "visus.run.load",
+    "Recipe": "visus.run.recipe",
+    "create_model": "visus.run.models",
+    "load_weights": "visus.run.models",
+    "list_models": "visus.run.models",
+    "describe_model": "visus.run.models",
+    "show_data": "visus.run.inspect_data",
+}
+__all__ = sorted([*_PUBLIC, "__version__", "errors"])
+
+
+def __getattr__(name: str) -> Any:
+    if name == "errors":
+        return importlib.import_module("visus.core.errors")
+    if name in _PUBLIC:
+        return getattr(importlib.import_module(_PUBLIC[name]), name)
+    raise AttributeError(f"module 'visus' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return __all__

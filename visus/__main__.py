@@ -1,0 +1,5 @@
+"""python -m visus"""
+
+from visus.cli.main import main
+
+raise SystemExit(main())

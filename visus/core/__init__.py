@@ -1,0 +1,1 @@
+"""Nouns that cross walls. Import the submodule you need: some of them load torch, most do not."""

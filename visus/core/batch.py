@@ -1,0 +1,46 @@
+"""The batch and the predictions that travel between rooms."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from torch import Tensor
+
+
+@dataclass(frozen=True, slots=True)
+class ImageBatch:
+    """images: float32 [B, C, H, W] in [0, 1] (RGB or grey), not yet normalised.
+    targets: int64 [B] class labels, or float32 [B, K] for several labels or soft labels.
+    index: int64 [B], each sample's position in its data set.
+    """
+
+    images: Tensor
+    targets: Tensor
+    index: Tensor
+
+    def to(self, device, *, non_blocking: bool = False, channels_last: bool = False) -> ImageBatch:
+        import torch
+
+        layout = torch.channels_last if channels_last else torch.preserve_format
+        return replace(
+            self,
+            images=self.images.to(device, non_blocking=non_blocking, memory_format=layout),
+            targets=self.targets.to(device, non_blocking=non_blocking),
+        )
+
+    def pin_memory(self) -> ImageBatch:
+        return replace(self, images=self.images.pin_memory(), targets=self.targets.pin_memory())
+
+    def __len__(self) -> int:
+        return self.images.shape[0]
+
+
+@dataclass(frozen=True, slots=True)
+class ClassPredictions:
+    """probs: float32 [N, K] (rows sum to 1 for one label, each in [0, 1] for several).
+    targets: int64 [N] or float32 [N, K]; index: int64 [N].
+    """
+
+    probs: Tensor
+    targets: Tensor
+    index: Tensor

@@ -1,0 +1,102 @@
+"""The machine: which device, how much memory, what it computes fast."""
+
+from __future__ import annotations
+
+import os
+import platform
+import resource
+import sys
+import time
+from functools import cache
+from typing import Any
+
+from visus.core.errors import ResourceError
+
+
+def pick_device(name: str = "auto"):
+    """The torch.device for 'auto', 'cpu', 'cuda', 'cuda:1' or 'mps'. Raises ResourceError when it is not there."""
+    import torch
+
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(1, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ResourceError("this machine has no such device", where=f"device={name!r}",
+                            remedy="Use --device auto or cpu") from error
+    return device
+
+
+def pick_precision(name: str, device) -> str:
+    """'auto' -> 'bf16' where a matrix product in bfloat16 is faster than in float32 on this machine, else 'fp32'.
+
+    CPUs without bfloat16 instructions emulate them 7 to 45 times slower, so the machine is timed, not guessed.
+    """
+    if name != "auto":
+        return name
+    if device.type == "cuda":
+        import torch
+
+        return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
+    return "bf16" if device.type == "cpu" and _bf16_pays_on_cpu() else "fp32"
+
+
+@cache
+def _bf16_pays_on_cpu() -> bool:
+    import torch
+
+    def seconds(dtype) -> float:
+        a = torch.ones(192, 192, dtype=dtype)
+        a @ a
+        best = float("inf")
+        for _ in range(3):
+            start = time.perf_counter()
+            a @ a
+            best = min(best, time.perf_counter() - start)
+        return best
+
+    return seconds(torch.bfloat16) < 0.8 * seconds(torch.float32)
+
+
+def peak_memory_mb(device=None) -> float:
+    """Peak memory so far in MiB: of the GPU's allocator for a CUDA device, else of this process."""
+    if device is not None and device.type == "cuda":
+        import torch
+
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / 2**20 if sys.platform == "darwin" else peak / 2**10
+
+
+def environment() -> dict[str, Any]:
+    """What a reader needs to judge whether another machine will give the same numbers."""
+    import numpy
+    import PIL
+    import torch
+
+    from visus import __version__
+
+    facts: dict[str, Any] = {
+        "visus": __version__, "python": platform.python_version(), "torch": str(torch.__version__),
+        "numpy": numpy.__version__, "pillow": PIL.__version__, "platform": platform.platform(),
+        "processor": _processor(), "cores": os.cpu_count(), "threads": torch.get_num_threads(),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+    }
+    if torch.cuda.is_available():
+        facts["gpu"] = torch.cuda.get_device_name(0)
+        facts["cuda"] = torch.version.cuda
+    return facts
+
+
+def _processor() -> str:
+    try:
+        with open("/proc/cpuinfo", encoding="utf-8", errors="replace") as file:
+            for line in file:
+                if line.startswith("model name"):
+                    return line.split(":", 1)[1].strip()
+    except OSError:
+        pass
+    return platform.processor() or platform.machine()

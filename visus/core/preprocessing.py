@@ -1,0 +1,90 @@
+"""What a model does to an image before its first layer; travels with it through checkpoint, bundle and server."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from visus.core.errors import CheckpointError
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Preprocessing:
+    """From a decoded uint8 image to the tensor that the model takes.
+
+    size: (height, width) in pixels. channels: 1 (grey, ITU-R 601 luma) or 3 (RGB).
+    resize: 'squash' (to size, ignoring the aspect), 'crop' (short side to size / crop_fraction, then the centre), or
+    'pad' (long side to size, the rest filled with `background`).
+    interpolation: 'bilinear' or 'bicubic' (both antialiased, in uint8) or 'nearest'.
+    mean, std: per channel, in units of [0, 1]. labels: class names, in the order of the model's outputs.
+    background: RGB in 0..255 under transparent pixels and beside padded images.
+    """
+
+    size: tuple[int, int]
+    channels: int = 3
+    resize: Literal["squash", "crop", "pad"] = "squash"
+    crop_fraction: float = 0.875
+    interpolation: Literal["bilinear", "bicubic", "nearest"] = "bilinear"
+    mean: tuple[float, ...] = IMAGENET_MEAN
+    std: tuple[float, ...] = IMAGENET_STD
+    background: tuple[int, int, int] = (255, 255, 255)
+    labels: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        for name in ("mean", "std"):
+            if len(getattr(self, name)) != self.channels:
+                raise CheckpointError(f"{len(getattr(self, name))} values for {self.channels} channels",
+                                      where=f"preprocessing.{name}={getattr(self, name)}")
+        if min(self.std) <= 0:
+            raise CheckpointError("every value must be above 0", where=f"preprocessing.std={self.std}")
+
+    def resized(self, pixels: np.ndarray) -> Tensor:
+        """uint8 [H, W, C] -> uint8 [channels, height, width], before normalisation."""
+        import torch
+
+        from visus.ops.resample import center_crop, pad_to, resize, to_channels
+
+        images = torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1).unsqueeze(0)  # [1, C, H, W]
+        images = to_channels(images, self.channels)
+        height, width = images.shape[-2:]
+        target_h, target_w = self.size
+        if self.resize == "squash":
+            out = resize(images, self.size, self.interpolation)
+        elif self.resize == "crop":
+            scale = max(target_h / self.crop_fraction / height, target_w / self.crop_fraction / width)
+            scaled = (max(target_h, round(height * scale)), max(target_w, round(width * scale)))
+            out = center_crop(resize(images, scaled, self.interpolation), self.size)
+        else:
+            scale = min(target_h / height, target_w / width)
+            scaled = (max(1, min(target_h, round(height * scale))), max(1, min(target_w, round(width * scale))))
+            out = pad_to(resize(images, scaled, self.interpolation), self.size, self.background)
+        return out[0]
+
+    def normalise(self, images: Tensor) -> Tensor:
+        """float [B, C, H, W] in [0, 1] -> (images - mean) / std."""
+        import torch
+
+        mean = torch.tensor(self.mean, dtype=images.dtype, device=images.device).view(1, -1, 1, 1)
+        scale = torch.tensor([1 / s for s in self.std], dtype=images.dtype, device=images.device).view(1, -1, 1, 1)
+        return torch.addcmul(-mean * scale, images, scale)  # one pass over the pixels
+
+    def to_dict(self) -> dict[str, Any]:
+        return asdict(self)
+
+    @classmethod
+    def from_dict(cls, values: Mapping[str, Any]) -> Preprocessing:
+        known = {f.name for f in fields(cls)}
+        unknown = set(values) - known
+        if unknown:
+            raise CheckpointError(f"unknown fields {sorted(unknown)}", where="preprocessing",
+                                  remedy="The file comes from a newer version of visus: upgrade")
+        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
