@@ -1,0 +1,250 @@
+"""The recipe: one validated, frozen description of a training run, to and from YAML.
+
+`auto` means: decided from the data and the machine when the run starts. The run folder's recipe.yaml holds no `auto`
+that was decided, so training from that file repeats the run.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from visus.core.errors import RecipeError, did_you_mean
+from visus.core.files import write_text
+
+MAX_BYTES = 1 << 20
+Auto = Literal["auto"]
+Fraction = Annotated[float, Field(ge=0, lt=1)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=1)]
+Scalar = bool | int | float | str | None
+
+
+class Section(BaseModel):
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, validate_default=False,
+                              protected_namespaces=())
+
+
+class Data(Section):
+    path: str | None = Field(None, description="Folder, file or built-in name; the command line's PATH goes here")
+    format: str = Field("auto", description="folder, table, npz, idx, builtin, or auto: recognised")
+    val: Fraction = Field(0.15, description="Share of the training images kept for validation, if none is given")
+    test: Fraction = Field(0.15, description="Share kept for the final test, if none is given")
+    split_seed: int = Field(0, ge=0, description="Seed of the split: fixed apart from train.seed")
+    groups: bool = Field(True, description="Keep images of one group (a 'group' column) on one side of the split")
+    image_size: Auto | Count | tuple[Count, Count] = Field("auto", description="Pixels, or [height, width]")
+    channels: Auto | Literal[1, 3] = Field("auto", description="1: grey, 3: RGB")
+    resize: Literal["squash", "crop", "pad"] = Field("squash", description="How an image takes image_size")
+    crop_fraction: Annotated[float, Field(gt=0, le=1)] = Field(1.0, description="Centre kept by resize=crop")
+    interpolation: Literal["bilinear", "bicubic", "nearest"] = "bilinear"
+    normalise: Literal["data", "imagenet", "none"] = Field("data", description="Mean and std: of the training split")
+    background: tuple[int, int, int] = Field((255, 255, 255), description="RGB under transparency and padding")
+    on_bad_image: Literal["stop", "skip"] = Field("stop", description="Unreadable files: list all and stop, or skip")
+    workers: Auto | Annotated[int, Field(ge=0)] = Field("auto", description="Loader processes; 0: in this one")
+    cache: Auto | bool = Field("auto", description="Keep decoded, resized images in the run folder (uint8)")
+
+
+class Model(Section):
+    name: str = Field("auto", description="A registered name: see `visus models`")
+    config: dict[str, Any] = Field(default_factory=dict, description="Fields of the model's config to override")
+    weights: str | None = Field(None, description="Weights file to start from")
+    origin: str = Field("visus", description="Whose parameter names the file has: visus, torchvision, timm")
+
+
+class Loss(Section):
+    name: str = Field("auto", description="cross_entropy, binary_cross_entropy, multiclass_hinge, squared_hinge")
+    label_smoothing: Fraction = 0.0
+
+
+class Optimizer(Section):
+    name: str = Field("auto", description="sgd, adamw, adam, rmsprop, ...")
+    lr: Auto | Positive = Field("auto", description="Peak learning rate")
+    momentum: Fraction = Field(0.9, description="sgd, rmsprop")
+    nesterov: bool = Field(True, description="sgd")
+    weight_decay: Auto | NonNegative = "auto"
+    betas: tuple[Fraction, Fraction] = (0.9, 0.999)
+    eps: Positive | None = Field(None, description="None: the optimizer's own")
+
+
+class Schedule(Section):
+    name: str = Field("cosine", description="constant, step, multistep, cosine, linear, inverse_sqrt, one_cycle")
+    warmup_epochs: Auto | NonNegative = Field("auto", description="Linear warm-up, in epochs (may be a fraction)")
+    final: Fraction = Field(0.0, description="Last learning rate as a share of the peak")
+    step_epochs: Positive = Field(30.0, description="step: epochs between drops")
+    milestones: tuple[Positive, ...] = Field((), description="multistep: epochs at which the rate drops")
+    gamma: Annotated[float, Field(gt=0, le=1)] = Field(0.1, description="step, multistep: factor of each drop")
+
+
+class Train(Section):
+    epochs: Auto | Count = "auto"
+    batch_size: Auto | Count = "auto"
+    accumulate: Count = Field(1, description="Batches per update")
+    clip_norm: Positive | None = Field(None, description="Largest gradient norm")
+    ema: Annotated[float, Field(gt=0, lt=1)] | None = Field(None, description="Decay of the averaged weights")
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
+    layout: Literal["auto", "contiguous", "channels_last"] = Field("auto", description="auto: two timed steps decide")
+    threads: Auto | Count = Field("auto", description="CPU threads; auto: two timed steps decide")
+    seed: int = Field(0, ge=0)
+    patience: Count | None = Field(None, description="Stop after so many epochs without a better headline")
+    checkpoint_steps: Count | None = Field(None, description="Save every so many updates")
+    checkpoint_seconds: Positive = Field(300.0, description="and at least so often; and after each epoch")
+    deterministic: bool = Field(True, description="Only deterministic kernels, so that a resume gives the same bits")
+
+
+class Recipe(Section):
+    """All that decides a run. Frozen; `with_values` gives a changed copy."""
+
+    description: str = ""
+    task: Literal["auto", "classification", "multilabel"] = "auto"
+    device: str = "auto"
+    data: Data = Data()
+    augmentation: Auto | tuple[dict[str, Any], ...] = Field("auto", description="Steps such as {name: horizontal_flip}")
+    model: Model = Model()
+    loss: Loss = Loss()
+    optimizer: Optimizer = Optimizer()
+    schedule: Schedule = Schedule()
+    train: Train = Train()
+
+    @model_validator(mode="after")
+    def _splits_leave_something(self) -> Recipe:
+        if self.data.val + self.data.test >= 1:
+            raise ValueError(f"data.val={self.data.val} and data.test={self.data.test} leave nothing to train on")
+        return self
+
+    @classmethod
+    def parse(cls, values: Mapping[str, Any], where: object = "recipe") -> Recipe:
+        """A recipe from plain values. Raises RecipeError naming each wrong field, its value and the remedy."""
+        try:
+            return cls.model_validate(values)
+        except ValidationError as error:
+            raise _recipe_error(error, where) from None
+
+    @classmethod
+    def load(cls, path: str | Path) -> Recipe:
+        """A recipe file. YAML is data here: no tags, no aliases, at most 1 MiB."""
+        return cls.parse(read_yaml(path), path)
+
+    def save(self, path: str | Path) -> None:
+        write_text(path, self.to_yaml())
+
+    def to_yaml(self) -> str:
+        return yaml.safe_dump(self.model_dump(mode="json"), sort_keys=False, allow_unicode=True, width=100)
+
+    def with_values(self, assignments: Mapping[str, Any], where: object = "--set") -> Recipe:
+        """A copy with dotted fields changed: {'train.epochs': 3}."""
+        values = self.model_dump(mode="json")
+        for name, value in assignments.items():
+            _assign(values, name, value, where)
+        return type(self).parse(values, where)
+
+    @classmethod
+    def fields(cls) -> dict[str, str]:
+        """Dotted name -> description, for help and near misses."""
+        return dict(_fields(cls, ""))
+
+    @classmethod
+    def json_schema(cls) -> dict[str, Any]:
+        return cls.model_json_schema()
+
+    def _repr_html_(self) -> str:
+        from html import escape
+
+        return f"<pre>{escape(self.to_yaml())}</pre>"
+
+
+def read_yaml(path: str | Path) -> dict[str, Any]:
+    """The mapping in a YAML file. Raises RecipeError naming file and line."""
+    path = Path(path)
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise RecipeError(f"cannot be read: {error.strerror}", where=path,
+                          remedy="See `visus recipes` for the recipes that ship") from error
+    if len(data) > MAX_BYTES:
+        raise RecipeError(f"has {len(data)} bytes, more than the limit of {MAX_BYTES}", where=path)
+    try:
+        text = data.decode("utf-8-sig")
+        for token in yaml.scan(text, Loader=yaml.SafeLoader):
+            if isinstance(token, yaml.AliasToken | yaml.AnchorToken):
+                raise RecipeError("anchors and aliases are not allowed in a recipe",
+                                  where=f"{path}, line {token.start_mark.line + 1}", remedy="Write the values out")
+        values = yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        mark = getattr(error, "problem_mark", None)
+        place = f"{path}, line {mark.line + 1}" if mark else path
+        raise RecipeError(f"is not plain YAML: {getattr(error, 'problem', None) or error}", where=place) from None
+    except (UnicodeDecodeError, RecursionError, ValueError) as error:
+        raise RecipeError(f"is not plain YAML: {type(error).__name__}", where=path) from None
+    if values is None:
+        return {}
+    if not isinstance(values, dict):
+        raise RecipeError(f"holds a {type(values).__name__}, not fields", where=path,
+                          remedy="A recipe looks like: train: {epochs: 10}")
+    return values
+
+
+def parse_assignments(texts: Iterable[str]) -> dict[str, Any]:
+    """['train.epochs=3'] -> {'train.epochs': 3}; the value is read as YAML."""
+    assignments: dict[str, Any] = {}
+    for text in texts:
+        name, equals, value = text.partition("=")
+        if not equals or not name:
+            raise RecipeError("is not of the form name=value", where=f"--set {text}",
+                              remedy="For example: --set train.epochs=10")
+        try:
+            assignments[name.strip()] = yaml.safe_load(value) if value.strip() else None
+        except yaml.YAMLError as error:
+            raise RecipeError(f"the value is not YAML: {getattr(error, 'problem', error)}",
+                              where=f"--set {text}") from None
+    return assignments
+
+
+def _assign(values: dict[str, Any], name: str, value: Any, where: object) -> None:
+    known = Recipe.fields()
+    if name not in known and not name.startswith("model.config."):
+        raise RecipeError("there is no such field", where=f"{where} {name}={value!r}",
+                          remedy=did_you_mean(name, known))
+    *sections, last = name.split(".")
+    target = values
+    for section in sections:
+        target = target.setdefault(section, {})
+    target[last] = value
+
+
+def _fields(section: type[BaseModel], prefix: str) -> Iterable[tuple[str, str]]:
+    for name, field in section.model_fields.items():
+        kind = field.annotation
+        if isinstance(kind, type) and issubclass(kind, BaseModel):
+            yield from _fields(kind, f"{prefix}{name}.")
+        else:
+            yield prefix + name, field.description or ""
+
+
+def _recipe_error(error: ValidationError, where: object) -> RecipeError:
+    """One sentence per wrong field. A union that fails in several ways is one wrong field."""
+    problems: dict[str, str] = {}
+    remedy = "See the fields and their meaning with: visus recipes --schema"
+    for item in error.errors(include_url=False, include_context=False):
+        path = [str(part) for part in item["loc"]]
+        name = ".".join(path)
+        if item["type"] == "extra_forbidden":
+            problems[name] = f"{name}: there is no such field"
+            sections = {f.rpartition(".")[0] for f in Recipe.fields()} - {""}
+            remedy = did_you_mean(name, [*Recipe.fields(), *sorted(sections)])
+            continue
+        known = [field for field in Recipe.fields() if name == field or name.startswith(field + ".")]
+        field = max(known, key=len) if known else name
+        message = item["msg"].removeprefix("Value error, ")
+        sentence = f"{field}={_short(item['input'])}: {message}" if field else message
+        problems[field] = f"{problems[field]}, or {message}" if field in problems else sentence
+    return RecipeError("; ".join(problems.values()), where=where, remedy=remedy)
+
+
+def _short(value: Any) -> str:
+    text = repr(value)
+    return text if len(text) <= 60 else text[:57] + "..."
