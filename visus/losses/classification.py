@@ -1,0 +1,112 @@
+"""Losses of classifiers. Logits in, mean over the batch out.
+
+`LOSSES` maps the names that recipes use to the functions; `initial_value` says what each is worth before any
+training.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from functools import partial
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from visus.core.errors import RecipeError, UserError, did_you_mean
+
+
+def cross_entropy(
+    logits: Tensor, targets: Tensor, *, label_smoothing: float = 0.0, class_weights: Tensor | None = None
+) -> Tensor:
+    """Softmax cross-entropy: mean over samples of -sum_k q_k log softmax(z)_k.
+
+    logits: float [B, C]. targets: int64 [B] labels, or float [B, C] soft labels whose rows sum to 1 (mixup,
+    teachers). q is the target distribution, smoothed to (1 - a) q + a / C with a = label_smoothing in [0, 1]
+    (Szegedy et al. 2016, section 7). class_weights: float [C]; term k of the sum is multiplied by w_k. With
+    integer labels the mean is then weighted by w_y (divided by the sum of the w_y); with soft labels it is
+    divided by B. -> scalar, at least 0. Computed from log-sum-exp, so that logits of any size give a finite
+    loss.
+    """
+    return F.cross_entropy(logits, targets, weight=class_weights, label_smoothing=label_smoothing)
+
+
+def binary_cross_entropy(logits: Tensor, targets: Tensor, *, pos_weight: Tensor | None = None) -> Tensor:
+    """Independent yes-or-no per class: mean over B and K of -[p y log s(z) + (1 - y) log(1 - s(z))], s the
+    sigmoid.
+
+    logits: float [B, K]. targets: [B, K] in [0, 1] (any real dtype). pos_weight: float [K], the factor p of
+    the positive terms (1 without it). -> scalar, at least 0. Computed as
+    max(z, 0) - z y + log(1 + exp(-|z|)), finite for any logits. Raises UserError for integer labels [B].
+    """
+    if targets.shape != logits.shape:
+        raise UserError("binary_cross_entropy takes one 0 or 1 per image and label, not one class number per image",
+                        where="loss", remedy="Use cross_entropy for one label per image")
+    return F.binary_cross_entropy_with_logits(logits, targets.to(logits.dtype), pos_weight=pos_weight)
+
+
+def multiclass_hinge(logits: Tensor, targets: Tensor, *, margin: float = 1.0) -> Tensor:
+    """Multiclass hinge of Weston and Watkins (1999): mean over samples of sum_{j != y} max(0, z_j - z_y +
+    margin).
+
+    logits: float [B, C]. targets: int64 [B]. -> scalar, at least 0.
+    A sum over the wrong classes, as in CS231n; torch.nn.MultiMarginLoss divides the same sum by C.
+    Raises UserError for soft labels, of which the hinge has no definition.
+    """
+    return _violations(logits, targets, margin).sum(1).mean()
+
+
+def squared_hinge(logits: Tensor, targets: Tensor, *, margin: float = 1.0) -> Tensor:
+    """Squared multiclass hinge (L2-SVM): mean over samples of sum_{j != y} max(0, z_j - z_y + margin)^2.
+
+    logits: float [B, C]. targets: int64 [B]. -> scalar, at least 0; smooth where the hinge has its kink.
+    Equals C times torch.nn.MultiMarginLoss(p=2). Raises UserError for soft labels.
+    """
+    return _violations(logits, targets, margin).square().sum(1).mean()
+
+
+def _violations(logits: Tensor, targets: Tensor, margin: float) -> Tensor:
+    if targets.is_floating_point():
+        raise UserError("the hinge losses take one whole label per image, not soft labels", where="loss",
+                        remedy="Use cross_entropy with mixup, cutmix or several labels, or switch them off")
+    label = targets.unsqueeze(1)  # [B, 1]
+    violations = (logits - logits.gather(1, label) + margin).clamp_min(0)  # [B, C]
+    return violations.scatter(1, label, 0.0)
+
+
+LOSSES: dict[str, Callable[..., Tensor]] = {
+    "cross_entropy": cross_entropy,
+    "binary_cross_entropy": binary_cross_entropy,
+    "multiclass_hinge": multiclass_hinge,
+    "squared_hinge": squared_hinge,
+}
+
+
+def get_loss(name: str, *, label_smoothing: float = 0.0) -> Callable[[Tensor, Tensor], Tensor]:
+    """The loss of that name, as a function (logits, targets) -> scalar.
+
+    Raises RecipeError with the nearest names when there is none, and for label smoothing of another loss than
+    cross_entropy.
+    """
+    if name not in LOSSES:
+        raise RecipeError("there is no such loss", where=f"loss={name!r}", remedy=did_you_mean(name, LOSSES))
+    if label_smoothing and name != "cross_entropy":
+        raise RecipeError(f"{name} has no label smoothing", where=f"loss.label_smoothing={label_smoothing}",
+                          remedy="Set it to 0, or use cross_entropy")
+    return partial(cross_entropy, label_smoothing=label_smoothing) if label_smoothing else LOSSES[name]
+
+
+def initial_value(name: str, num_classes: int, *, margin: float = 1.0) -> float:
+    """What the loss is worth when all logits are equal (zero for BCE): a network before training is close to
+    it.
+
+    cross_entropy: ln C, with any label smoothing; binary_cross_entropy: ln 2; multiclass_hinge: (C - 1)
+    margin; squared_hinge: (C - 1) margin^2. Without class weights. Raises RecipeError for an unknown name.
+    """
+    get_loss(name)
+    return {
+        "cross_entropy": math.log(num_classes),
+        "binary_cross_entropy": math.log(2),
+        "multiclass_hinge": (num_classes - 1) * margin,
+        "squared_hinge": (num_classes - 1) * margin**2,
+    }[name]

@@ -1,0 +1,1 @@
+"""Optimizers, parameter groups, schedules, clipping, averaging of weights."""

@@ -1,0 +1,1 @@
+"""Tasks: where model, batch, loss and metric meet."""
