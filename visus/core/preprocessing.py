@@ -51,9 +51,12 @@ class Preprocessing:
         """uint8 [H, W, C] -> uint8 [channels, height, width], before normalisation."""
         import torch
 
+        return self.resized_batch(torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1).unsqueeze(0))[0]
+
+    def resized_batch(self, images: Tensor) -> Tensor:
+        """uint8 [B, C, H, W] -> uint8 [B, channels, height, width], before normalisation."""
         from visus.ops.resample import center_crop, pad_to, resize, to_channels
 
-        images = torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1).unsqueeze(0)  # [1, C, H, W]
         images = to_channels(images, self.channels)
         height, width = images.shape[-2:]
         target_h, target_w = self.size
@@ -67,7 +70,7 @@ class Preprocessing:
             scale = min(target_h / height, target_w / width)
             scaled = (max(1, min(target_h, round(height * scale))), max(1, min(target_w, round(width * scale))))
             out = pad_to(resize(images, scaled, self.interpolation), self.size, self.background)
-        return out[0]
+        return out
 
     def normalise(self, images: Tensor) -> Tensor:
         """float [B, C, H, W] in [0, 1] -> (images - mean) / std."""

@@ -201,7 +201,7 @@ class RunFolder:
 
         handle = os.open(self.path / ".lock", os.O_RDWR | os.O_CREAT, 0o666)
         try:
-            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            fcntl.lockf(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)  # of this process alone: workers do not inherit it
         except OSError as error:
             holder = os.pread(handle, 32, 0).decode(errors="replace").strip()
             os.close(handle)

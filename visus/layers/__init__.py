@@ -1,0 +1,1 @@
+"""Modules that three or more models use."""

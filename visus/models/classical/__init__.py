@@ -1,0 +1,1 @@
+"""Baselines and multi-layer perceptrons."""

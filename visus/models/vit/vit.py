@@ -1,0 +1,276 @@
+"""Vision Transformer: an image is a row of patches, a class token gathers the answer.
+
+Paper: Dosovitskiy et al., An Image is Worth 16x16 Words, ICLR 2021, arXiv:2010.11929; sizes Ti and S from
+Touvron et al. (DeiT), ICML 2021, arXiv:2012.12877. Departures: drop path (Huang et al., ECCV 2016) may be
+switched on, and the head is one linear layer, as the paper has it when fine-tuning. Parameters carry timm's
+names.
+forward: images [B, C, S, S], normalised -> logits [B, num_classes].
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from visus import models
+from visus.core.errors import UserError
+from visus.core.validate import positive, probability, require
+from visus.ops.positions import resize_positions
+
+NORM_EPS = 1e-6
+
+
+@dataclass(frozen=True, kw_only=True)
+class ViTConfig:
+    """image_size, patch_size: sides in pixels. dim: width of a token. dropout: after attention, MLP and
+    positions. drop_path: rate at the last block; earlier blocks have linearly less."""
+
+    image_size: int = 224
+    patch_size: int = 16
+    dim: int = 768
+    depth: int = 12
+    num_heads: int = 12
+    mlp_ratio: float = 4.0
+    dropout: float = 0.0
+    drop_path: float = 0.0
+    in_channels: int = 3
+    num_classes: int = 1000
+
+    def __post_init__(self) -> None:
+        positive(image_size=self.image_size, patch_size=self.patch_size, dim=self.dim, depth=self.depth,
+                 num_heads=self.num_heads, in_channels=self.in_channels, num_classes=self.num_classes)
+        require(self.image_size % self.patch_size == 0, "image_size", self.image_size,
+                f"be a multiple of patch_size={self.patch_size}")
+        require(self.dim % self.num_heads == 0, "dim", self.dim,
+                f"be a multiple of num_heads={self.num_heads}")
+        require(isinstance(self.mlp_ratio, int | float) and self.dim * self.mlp_ratio >= 1, "mlp_ratio",
+                self.mlp_ratio, "leave at least one hidden unit")
+        probability(dropout=self.dropout, drop_path=self.drop_path)
+
+
+class DropPath(nn.Module):
+    """Drops the whole residual of a sample with probability `rate` in training, and scales the others up."""
+
+    def __init__(self, rate: float):
+        super().__init__()
+        self.rate = rate
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        if not self.training:
+            return tokens
+        keep = torch.empty(tokens.shape[0], 1, 1, device=tokens.device,
+                           dtype=tokens.dtype).bernoulli_(1 - self.rate)
+        return tokens * keep / (1 - self.rate)
+
+
+class PatchEmbed(nn.Module):
+    """[B, C, S, S] -> tokens [B, (S / patch_size)^2, dim], row by row."""
+
+    def __init__(self, in_channels: int, dim: int, patch_size: int):
+        super().__init__()
+        self.proj = nn.Conv2d(in_channels, dim, patch_size, patch_size)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.proj(images).flatten(2).transpose(1, 2)  # [B, dim, h, w] -> [B, h * w, dim]
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention, equations 5 to 8 (appendix A): [B, N, dim] -> [B, N, dim]."""
+
+    def __init__(self, dim: int, num_heads: int, dropout: float):
+        super().__init__()
+        self.num_heads = num_heads
+        self.qkv = nn.Linear(dim, 3 * dim)
+        self.proj = nn.Linear(dim, dim)
+        self.proj_drop = nn.Dropout(dropout)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        batch, count, dim = tokens.shape
+        qkv = self.qkv(tokens).reshape(batch, count, 3, self.num_heads, dim // self.num_heads)
+        q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # each [B, heads, N, dim / heads]
+        out = F.scaled_dot_product_attention(q, k, v)
+        return self.proj_drop(self.proj(out.transpose(1, 2).reshape(batch, count, dim)))
+
+
+class MLP(nn.Module):
+    def __init__(self, dim: int, hidden_dim: int, dropout: float):
+        super().__init__()
+        self.fc1 = nn.Linear(dim, hidden_dim)
+        self.act = nn.GELU()
+        self.drop1 = nn.Dropout(dropout)
+        self.fc2 = nn.Linear(hidden_dim, dim)
+        self.drop2 = nn.Dropout(dropout)
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        return self.drop2(self.fc2(self.drop1(self.act(self.fc1(tokens)))))
+
+
+class Block(nn.Module):
+    """Equations 2 and 3: normalise, attend, add; normalise, MLP, add."""
+
+    def __init__(self, dim: int, num_heads: int, hidden_dim: int, dropout: float, drop_path: float):
+        super().__init__()
+        self.norm1 = nn.LayerNorm(dim, eps=NORM_EPS)
+        self.attn = Attention(dim, num_heads, dropout)
+        self.norm2 = nn.LayerNorm(dim, eps=NORM_EPS)
+        self.mlp = MLP(dim, hidden_dim, dropout)
+        self.drop_path = DropPath(drop_path) if drop_path else nn.Identity()
+
+    def forward(self, tokens: Tensor) -> Tensor:
+        tokens = tokens + self.drop_path(self.attn(self.norm1(tokens)))
+        return tokens + self.drop_path(self.mlp(self.norm2(tokens)))
+
+
+class ViT(nn.Module):
+    Config = ViTConfig
+
+    def __init__(self, config: ViTConfig):
+        super().__init__()
+        self.config = config
+        self.grid = config.image_size // config.patch_size
+        self.patch_embed = PatchEmbed(config.in_channels, config.dim, config.patch_size)
+        self.cls_token = nn.Parameter(torch.empty(1, 1, config.dim))
+        self.pos_embed = nn.Parameter(torch.empty(1, 1 + self.grid**2, config.dim))
+        self.pos_drop = nn.Dropout(config.dropout)
+        rates = [config.drop_path * i / max(config.depth - 1, 1) for i in range(config.depth)]
+        self.blocks = nn.Sequential(*[Block(config.dim, config.num_heads, int(config.dim * config.mlp_ratio),
+                                            config.dropout, rate) for rate in rates])
+        self.norm = nn.LayerNorm(config.dim, eps=NORM_EPS)
+        self.head = nn.Linear(config.dim, config.num_classes)
+        self.feature_channels = (config.dim,)
+        self.feature_strides = (config.patch_size,)
+        self._initialise()
+
+    def _initialise(self) -> None:
+        nn.init.trunc_normal_(self.cls_token, std=0.02)
+        nn.init.trunc_normal_(self.pos_embed, std=0.02)
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.trunc_normal_(module.weight, std=0.02)
+                nn.init.zeros_(module.bias)
+        kernel = self.patch_embed.proj
+        nn.init.trunc_normal_(kernel.weight, std=math.sqrt(1 / kernel.weight[0].numel()))
+        nn.init.zeros_(kernel.bias)
+
+    def tokens(self, images: Tensor) -> Tensor:
+        """[B, C, S, S] -> normalised tokens [B, 1 + N, dim], class token first. Raises UserError for another
+        size."""
+        size = self.config.image_size
+        if images.shape[-2:] != (size, size):
+            raise UserError(f"this model was built for images of {size} x {size} pixels",
+                            where="x".join(map(str, images.shape[-2:])),
+                            remedy="Resize the images, or build the model with another image_size")
+        patches = self.patch_embed(images)
+        tokens = torch.cat([self.cls_token.expand(len(images), -1, -1), patches], dim=1)  # [B, 1 + N, dim]
+        return self.norm(self.blocks(self.pos_drop(tokens + self.pos_embed)))
+
+    def features(self, images: Tensor) -> list[Tensor]:
+        """[B, C, S, S] -> one map [B, dim, S / patch_size, S / patch_size]: the patches' last tokens."""
+        patches = self.tokens(images)[:, 1:].transpose(1, 2)  # [B, dim, N]
+        return [patches.unflatten(2, (self.grid, self.grid))]
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.head(self.tokens(images)[:, 0])
+
+    def adapt(self, state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
+        """The state with its position embedding resized to this model's grid, and what was done in words."""
+        state, notes = dict(state), []
+        positions = state.get("pos_embed")
+        if positions is not None and positions.ndim == 3 and positions.shape[1:] != self.pos_embed.shape[1:]:
+            side = math.isqrt(max(positions.shape[1] - 1, 0))
+            if side and side**2 == positions.shape[1] - 1 and positions.shape[2] == self.config.dim:
+                state["pos_embed"] = resize_positions(positions, (side, side), (self.grid, self.grid), 1)
+                notes.append(f"pos_embed was resized from {side} x {side} patches to {self.grid} x {self.grid}")
+        return state, notes
+
+
+_TORCHVISION_NAMES = (  # torchvision's part -> ours, in order
+    ("class_token", "cls_token"), ("conv_proj", "patch_embed.proj"), ("encoder.pos_embedding", "pos_embed"),
+    ("encoder.layers.encoder_layer_", "blocks."), ("encoder.ln", "norm"), ("heads.head", "head"),
+    (".ln_1.", ".norm1."), (".ln_2.", ".norm2."), (".self_attention.in_proj_", ".attn.qkv."),
+    (".self_attention.out_proj.", ".attn.proj."), (".mlp.0.", ".mlp.fc1."), (".mlp.3.", ".mlp.fc2."),
+    (".mlp.linear_1.", ".mlp.fc1."), (".mlp.linear_2.", ".mlp.fc2."),
+)
+
+
+def convert_torchvision(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A torchvision state dict under our names; the values are the same."""
+    out = {}
+    for name, tensor in state.items():
+        for theirs, ours in _TORCHVISION_NAMES:
+            name = name.replace(theirs, ours)
+        out[name] = tensor
+    return out
+
+
+VARIANTS = {
+    "vit_tiny_16": {"patch_size": 16, "dim": 192, "depth": 12, "num_heads": 3},
+    "vit_small_16": {"patch_size": 16, "dim": 384, "depth": 12, "num_heads": 6},
+    "vit_base_16": {"patch_size": 16, "dim": 768, "depth": 12, "num_heads": 12},
+    "vit_base_32": {"patch_size": 32, "dim": 768, "depth": 12, "num_heads": 12},
+    "vit_large_16": {"patch_size": 16, "dim": 1024, "depth": 24, "num_heads": 16},
+    "vit_large_32": {"patch_size": 32, "dim": 1024, "depth": 24, "num_heads": 16},
+}
+
+_TABLE_1 = "Dosovitskiy et al. 2021, Table 1"
+_DEIT = "Touvron et al. 2021 (DeiT), Table 1"
+_TORCHVISION = "torchvision 0.28.0, weights IMAGENET1K_V1 (trained there from scratch)"
+_NO_PATCH = "Table 1 gives one number for all patch sizes and does not say whether the head counts"
+PUBLISHED = {
+    "vit_tiny_16": [{"what": "params", "value": "5e6", "source": _DEIT,
+                     "reason": "the table drops the fraction: 5.7 million with the 1000-class head"}],
+    "vit_small_16": [{"what": "params", "value": "22e6", "source": _DEIT}],
+    "vit_base_16": [{"what": "params", "value": "86e6", "source": _TABLE_1,
+                     "reason": f"{_NO_PATCH}; without the 1000-class head it is 85.8 million"},
+                    {"what": "params", "value": "86567656", "source": _TORCHVISION},
+                    {"what": "macs", "value": "17.564e9", "source": _TORCHVISION},
+                    {"what": "top1", "value": "81.072", "data": "ImageNet-1k", "source": _TORCHVISION}],
+    "vit_base_32": [{"what": "params", "value": "86e6", "source": _TABLE_1, "reason": _NO_PATCH},
+                    {"what": "params", "value": "88224232", "source": _TORCHVISION},
+                    {"what": "macs", "value": "4.409e9", "source": _TORCHVISION},
+                    {"what": "top1", "value": "75.912", "data": "ImageNet-1k", "source": _TORCHVISION}],
+    "vit_large_16": [{"what": "params", "value": "307e6", "source": _TABLE_1, "reason": _NO_PATCH},
+                     {"what": "params", "value": "304326632", "source": _TORCHVISION},
+                     {"what": "macs", "value": "61.555e9", "source": _TORCHVISION},
+                     {"what": "top1", "value": "79.662", "data": "ImageNet-1k", "source": _TORCHVISION}],
+    "vit_large_32": [{"what": "params", "value": "307e6", "source": _TABLE_1},
+                     {"what": "params", "value": "306535400", "source": _TORCHVISION},
+                     {"what": "macs", "value": "15.378e9", "source": _TORCHVISION},
+                     {"what": "top1", "value": "76.972", "data": "ImageNet-1k", "source": _TORCHVISION}],
+}
+
+_TIMM = "Apache-2.0 (Google, by way of timm); trained on ImageNet-21k"
+_TV = "BSD-3-Clause (torchvision); trained on ImageNet-1k"
+WEIGHTS = {
+    "vit_tiny_16": {"timm": {"file": "vit_tiny_patch16_224.augreg_in21k_ft_in1k", "licence": _TIMM}},
+    "vit_small_16": {"timm": {"file": "vit_small_patch16_224.augreg_in21k_ft_in1k", "licence": _TIMM}},
+    "vit_base_16": {"timm": {"file": "vit_base_patch16_224.augreg2_in21k_ft_in1k", "licence": _TIMM},
+                    "torchvision": {"file": "vit_b_16-c867db91.pth", "licence": _TV}},
+    "vit_base_32": {"timm": {"file": "vit_base_patch32_224.augreg_in21k_ft_in1k", "licence": _TIMM},
+                    "torchvision": {"file": "vit_b_32-d86f8d99.pth", "licence": _TV}},
+    "vit_large_16": {"timm": {"file": "vit_large_patch16_224.augreg_in21k_ft_in1k", "licence": _TIMM},
+                     "torchvision": {"file": "vit_l_16-852ce7e3.pth", "licence": _TV}},
+    "vit_large_32": {"torchvision": {"file": "vit_l_32-c7638314.pth", "licence": _TV}},
+}
+
+PEERS = {
+    "vit_tiny_16": ("timm", "vit_tiny_patch16_224"),
+    "vit_small_16": ("timm", "vit_small_patch16_224"),
+    "vit_base_16": ("timm", "vit_base_patch16_224"),
+    "vit_base_32": ("timm", "vit_base_patch32_224"),
+    "vit_large_16": ("timm", "vit_large_patch16_224"),
+    "vit_large_32": ("timm", "vit_large_patch32_224"),
+}
+
+models.add(ViT, VARIANTS, WEIGHTS, family="vit", task="classification", published=PUBLISHED, peers=PEERS,
+           origins={"timm": dict, "torchvision": convert_torchvision},
+           paper="Dosovitskiy et al.: An Image is Worth 16x16 Words, ICLR 2021, arXiv:2010.11929",
+           # timm's weights; torchvision's take ImageNet's mean and std, bilinear, crop_fraction 0.875
+           preprocessing={"size": (224, 224), "resize": "crop", "crop_fraction": 0.9,
+                          "interpolation": "bicubic",
+                          "mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)})

@@ -1,0 +1,196 @@
+"""Look models up, build them, fill them with weights, describe them."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from visus.core.errors import CheckpointError, UserError, did_you_mean
+from visus.core.passport import Passport, read_passports
+from visus.models import registry
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+    from visus.core.summary import ModelSummary
+
+MAX_LISTED = 20
+
+
+@dataclass(frozen=True, slots=True)
+class ModelRow:
+    """One registered model. image_size: (height, width) in pixels of its preprocessing; top1: published
+    accuracy in percent on the data set `top1_data`; weights: origins of public checkpoints."""
+
+    name: str
+    family: str
+    task: str
+    params: int
+    macs: int
+    image_size: tuple[int, int]
+    top1: float | None
+    top1_data: str | None
+    weights: tuple[str, ...]
+    paper: str
+
+
+def passports() -> dict[str, Passport]:
+    """Every model's passport, by name. Loads no model and no torch."""
+    return read_passports(registry.index_path.parent / "passports")
+
+
+def list_models(task: str | None = None, family: str | None = None,
+                search: str | None = None) -> list[ModelRow]:
+    """The registered models of a task and a family whose name, family or paper contains `search` (any case),
+    by family and size. Loads no torch. Raises UserError for a task or family that no model has."""
+    rows = []
+    for p in passports().values():
+        height, width = p.preprocessing["size"]
+        top1, data = p.top1 or (None, None)
+        rows.append(ModelRow(p.name, p.family, p.task, p.params, p.macs, (height, width), top1, data,
+                             tuple(p.weights), p.paper))
+    for field, value in (("task", task), ("family", family)):
+        known = sorted({getattr(row, field) for row in rows})
+        if value is not None and value not in known:
+            raise UserError(f"no model has this {field}", where=f"{field}={value!r}",
+                            remedy=did_you_mean(value, known))
+    needle = (search or "").lower()
+    return sorted((row for row in rows if task in (None, row.task) and family in (None, row.family)
+                   and needle in f"{row.name} {row.family} {row.paper}".lower()),
+                  key=lambda row: (row.family, row.params, row.name))
+
+
+def create_model(name: str, *, num_classes: int | None = None, in_channels: int | None = None,
+                 image_size: int | None = None, weights: str | Path | Mapping[str, Tensor] | None = None,
+                 origin: str = "visus", **config: Any) -> nn.Module:
+    """Build a registered model; it carries its frozen `config`.
+
+    None keeps the variant's value. image_size: side in pixels; a model that takes any size has no such field,
+    and builds the same with or without it. weights, origin: as in `load_weights`, which also returns notes.
+    config: any other field of the model's config. Raises UserError for an unknown name or field or a wrong
+    value.
+    """
+    entry = registry.get(name)
+    build: Any = entry.build
+    known = {field.name for field in fields(build.Config)}
+    asked = {"num_classes": num_classes, "in_channels": in_channels}
+    if "image_size" in known:
+        asked["image_size"] = image_size
+    values = {**entry.variant, **{field: value for field, value in asked.items() if value is not None}}
+    for field, value in config.items():
+        if field not in known:
+            raise UserError(f"{name} has no such config field", where=f"{field}={value!r}",
+                            remedy=did_you_mean(field, sorted(known)))
+        values[field] = tuple(value) if isinstance(value, list) else value
+    model: nn.Module = build(build.Config(**values))
+    if weights is not None:
+        load_weights(model, weights, origin)
+    return model
+
+
+def load_weights(model: nn.Module, source: str | Path | Mapping[str, Tensor],
+                 origin: str = "visus") -> list[str]:
+    """Fill a model from a file or state dict whose tensors bear `origin`'s names; returns what was changed on
+    the way.
+
+    origin: 'visus', or one that the model states ('torchvision', 'timm'). Prefixes that DataParallel and
+    torch.compile leave in names are taken off. Strict: raises CheckpointError with the missing and unexpected
+    names and differing shapes, and for tensors that hold NaN or infinity; the model is then unchanged.
+    """
+    from visus.core.weights import non_finite, read_state_dict
+
+    where = None if isinstance(source, Mapping) else source
+    state = dict(source) if isinstance(source, Mapping) else read_state_dict(source)
+    state, notes = _without_prefixes(state)
+    state = dict(_converter(model, origin)(state))
+    adapt = getattr(model, "adapt", None)
+    if adapt is not None:
+        state, adapted = adapt(state)
+        notes += adapted
+    target = model.state_dict()
+    for name in target.keys() - state.keys():
+        if name.endswith("num_batches_tracked"):  # files older than torch 0.4.1 lack the counters
+            state[name] = target[name]
+    _refuse_mismatch(state, target, where)
+    bad = non_finite(state)
+    if bad:
+        raise CheckpointError(f"holds NaN or infinity in {_listed(bad)}", where=where,
+                              remedy="Use a checkpoint from before the run diverged")
+    model.load_state_dict(state, strict=True)
+    return notes
+
+
+def describe_model(model: str | nn.Module, image_size: int | None = None) -> ModelSummary:
+    """Layers, shapes, parameters, MACs, activation memory and receptive fields for one square image.
+
+    model: a registered name (built on the meta device, so at no cost) or a module. image_size: side in
+    pixels; by default the config's, else the preprocessing's. Raises UserError when neither is known.
+    """
+    import torch
+
+    from visus.core.summary import summarise
+
+    name = model if isinstance(model, str) else type(model).__name__
+    if isinstance(model, str):
+        with torch.device("meta"):
+            model = create_model(name, image_size=image_size)
+    config: Any = getattr(model, "config", None)
+    size = image_size or getattr(config, "image_size", None) or next(
+        (entry.about["preprocessing"]["size"][0] for entry in registry.entries() if entry.build is type(model)),
+        None)
+    if size is None:
+        raise UserError(f"the image size of a {name} is not known", where="image_size=None",
+                        remedy="Give image_size")
+    channels = getattr(config, "in_channels", None) or next(
+        (m.in_channels for m in model.modules() if isinstance(m, torch.nn.Conv2d)), 3)
+    return summarise(model, (1, channels, size, size), name)
+
+
+def _converter(model: nn.Module, origin: str) -> Any:
+    origins: dict[str, Any] = {"visus": dict}
+    for entry in registry.entries():
+        if entry.build is type(model):
+            origins |= entry.about.get("origins", {})
+    if origin not in origins:
+        raise UserError(f"{type(model).__name__} does not read weights of this origin",
+                        where=f"origin={origin!r}",
+                        remedy=did_you_mean(origin, origins))
+    return origins[origin]
+
+
+def _without_prefixes(state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
+    notes = []
+    out = dict(state)
+    if any("_orig_mod." in name for name in out):
+        out = {name.replace("_orig_mod.", ""): tensor for name, tensor in out.items()}
+        notes.append("'_orig_mod.' (torch.compile) was taken off the names")
+    if out and all(name.startswith("module.") for name in out):
+        out = {name.removeprefix("module."): tensor for name, tensor in out.items()}
+        notes.append("'module.' (DataParallel) was taken off the names")
+    return out, notes
+
+
+def _refuse_mismatch(state: Mapping[str, Tensor], target: Mapping[str, Tensor],
+                     where: str | Path | None) -> None:
+    missing = [name for name in target if name not in state]
+    unexpected = [name for name in state if name not in target]
+    shapes = [f"{name}: {list(state[name].shape)} in the file, {list(target[name].shape)} in the model"
+              for name in target if name in state and state[name].shape != target[name].shape]
+    parts = [f"{what} ({len(names)}): {_listed(names)}"
+             for what, names in (("missing", missing), ("unexpected", unexpected), ("other shape", shapes))
+             if names]
+    if not parts:
+        return
+    if missing or unexpected:
+        remedy = "Build the model that the file is of, or state the origin of its names, such as 'timm'"
+    else:
+        remedy = "Build the model with the file's num_classes, in_channels and sizes"
+    raise CheckpointError("does not fit this model\n  " + "\n  ".join(parts) + "\n ", where=where,
+                          remedy=remedy)
+
+
+def _listed(names: list[str]) -> str:
+    return ", ".join(names[:MAX_LISTED]) + (f" and {len(names) - MAX_LISTED} more" if len(names) > MAX_LISTED
+                                            else "")
