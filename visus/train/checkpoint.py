@@ -147,6 +147,17 @@ def unflatten(tensors: Mapping[str, Tensor], rest: Any) -> Any:
     return rest
 
 
+def seed_generators(seed: int) -> None:
+    """Start every global generator from `seed`: Python's, NumPy's, torch's on all devices."""
+    import random
+
+    import numpy as np
+
+    random.seed(seed)
+    np.random.seed(seed % 2**32)  # noqa: NPY002
+    torch.manual_seed(seed)
+
+
 def rng_state() -> dict[str, Any]:
     """Every global generator: torch's on the CPU and on each GPU, NumPy's and Python's."""
     import random

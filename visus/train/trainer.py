@@ -213,6 +213,8 @@ class Trainer:
         if settings.clip_norm is not None:
             self.scaler.unscale_(self.optimizer)
             norm = float(clip_gradients(self._parameters, settings.clip_norm))
+            if not math.isfinite(norm) and not self.scaler.is_enabled():  # a loss scale that is too large is normal
+                self._diverged(f"the gradient norm is {norm}", self._first_bad_gradient())
         self.scaler.step(self.optimizer)
         self.scaler.update()
         if self.ema is not None:
@@ -367,6 +369,10 @@ class Trainer:
             self.position.samples += images
             self._window.loss_sum += value * images
             self._window.images += images
+
+    def _first_bad_gradient(self) -> str:
+        return next((name.rsplit(".", 1)[0] for name, p in self.model.named_parameters()
+                     if p.grad is not None and not torch.isfinite(p.grad).all()), "unknown")
 
     def _diverged(self, problem: str, layer: str, evidence: str = "") -> None:
         self.find(Finding("finite-loss", "error", "Training diverged", f"{problem}. {evidence}".strip(),

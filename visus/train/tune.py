@@ -17,6 +17,7 @@ from torch import nn
 from visus.core.batch import ImageBatch
 
 SLOW_STEP_S = 4.0  # above this the timing would cost more than it can win in a short run
+GIVE_UP = 5.0      # a first step so many times slower than the best so far is not tried again
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,33 +38,35 @@ def choose_execution(model: nn.Module, loss: Callable[[nn.Module, ImageBatch], t
     """
     all_threads = torch.get_num_threads()
     layouts = [False, True] if layout == "auto" else [layout == "channels_last"]
-    counts = [all_threads, 1] if threads == "auto" and device.type == "cpu" and all_threads > 1 else \
+    counts = [1, all_threads] if threads == "auto" and device.type == "cpu" and all_threads > 1 else \
         [all_threads if threads == "auto" else int(threads)]
     if len(layouts) == 1 and len(counts) == 1:
         return Execution(layouts[0], counts[0], {})
     seconds: dict[tuple[bool, int], float] = {}
-    devices = [device] if device.type == "cuda" else []
+
+    def time_it(channels_last: bool, count: int) -> None:
+        limit = min([SLOW_STEP_S, *(GIVE_UP * s for s in seconds.values())])
+        seconds[channels_last, count] = _seconds(model, loss, batch, make_optimizer, device, channels_last, count, limit)
+
     try:
-        with torch.random.fork_rng(devices=devices):
+        with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             for channels_last in layouts:
-                seconds[channels_last, counts[0]] = _seconds(model, loss, batch, make_optimizer, device,
-                                                             channels_last, counts[0])
-                if seconds[channels_last, counts[0]] > SLOW_STEP_S:
-                    break
+                time_it(channels_last, counts[0])
             fastest = min(seconds, key=seconds.__getitem__)[0]
-            if seconds[fastest, counts[0]] <= SLOW_STEP_S:
-                for count in counts[1:]:
-                    seconds[fastest, count] = _seconds(model, loss, batch, make_optimizer, device, fastest, count)
+            for count in counts[1:]:
+                time_it(fastest, count)
     finally:
         torch.set_num_threads(all_threads)
     channels_last, count = min(seconds, key=seconds.__getitem__)
-    named = {f"{'channels_last' if key[0] else 'contiguous'}, {key[1]} threads": s for key, s in seconds.items()}
+    named = {f"{'channels_last' if last else 'contiguous'}, {n} thread{'s' if n > 1 else ''}": s
+             for (last, n), s in seconds.items()}
     return Execution(channels_last, count, named)
 
 
-def _seconds(model: nn.Module, loss, batch: ImageBatch, make_optimizer, device: torch.device, channels_last: bool,
-             threads: int) -> float:
-    """The faster of two steps, after one that is not counted."""
+def _seconds(model: nn.Module, loss: Callable[[nn.Module, ImageBatch], tuple], batch: ImageBatch,
+             make_optimizer: Callable[[nn.Module], torch.optim.Optimizer], device: torch.device, channels_last: bool,
+             threads: int, limit: float) -> float:
+    """The faster of two steps, after one that is not counted; that one alone when it takes longer than `limit`."""
     torch.set_num_threads(threads)
     model = copy.deepcopy(model).train()
     if channels_last:
@@ -81,6 +84,6 @@ def _seconds(model: nn.Module, loss, batch: ImageBatch, make_optimizer, device: 
         elapsed = time.perf_counter() - start
         if attempt:
             best = min(best, elapsed)
-        elif elapsed > SLOW_STEP_S:
+        elif elapsed > limit:
             return elapsed
     return best
