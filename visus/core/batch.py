@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
+import torch
 from torch import Tensor
 
 
@@ -18,9 +19,7 @@ class ImageBatch:
     targets: Tensor
     index: Tensor
 
-    def to(self, device, *, non_blocking: bool = False, channels_last: bool = False) -> ImageBatch:
-        import torch
-
+    def to(self, device: str | torch.device, *, non_blocking: bool = False, channels_last: bool = False) -> ImageBatch:
         layout = torch.channels_last if channels_last else torch.preserve_format
         return replace(
             self,

@@ -7,13 +7,17 @@ import platform
 import resource
 import sys
 import time
+from collections.abc import Callable
 from functools import cache
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from visus.core.errors import ResourceError
 
+if TYPE_CHECKING:
+    import torch
 
-def pick_device(name: str = "auto"):
+
+def pick_device(name: str = "auto") -> torch.device:
     """The torch.device for 'auto', 'cpu', 'cuda', 'cuda:1' or 'mps'. Raises ResourceError when it is not there."""
     import torch
 
@@ -30,7 +34,7 @@ def pick_device(name: str = "auto"):
     return device
 
 
-def pick_precision(name: str, device) -> str:
+def pick_precision(name: str, device: torch.device) -> str:
     """'auto' -> 'bf16' where a matrix product in bfloat16 is faster than in float32 on this machine, else 'fp32'.
 
     CPUs without bfloat16 instructions emulate them 7 to 45 times slower, so the machine is timed, not guessed.
@@ -52,7 +56,7 @@ def _bf16_pays_on_cpu() -> bool:
     """
     import torch
 
-    def work(dtype):
+    def work(dtype: torch.dtype) -> Callable[[], float]:
         matrix = torch.ones(256, 256, dtype=dtype)
         images = torch.ones(8, 16, 16, 16, dtype=dtype)
         kernel = torch.ones(16, 16, 3, 3, dtype=dtype, requires_grad=True)
@@ -75,7 +79,7 @@ def _bf16_pays_on_cpu() -> bool:
     return min(h for _, h in pairs) < 0.8 * min(s for s, _ in pairs)
 
 
-def peak_memory_mb(device=None) -> float:
+def peak_memory_mb(device: torch.device | None = None) -> float:
     """Peak memory so far in MiB: of the GPU's allocator for a CUDA device, else of this process."""
     if device is not None and device.type == "cuda":
         import torch

@@ -25,7 +25,7 @@ class UserError(Exception):
         text = self.problem if self.where is None else f"{self.where}: {self.problem}"
         return text if self.remedy is None else f"{text}. {self.remedy}"
 
-    def __reduce__(self):  # loader workers hand errors over by pickle
+    def __reduce__(self) -> tuple[object, ...]:  # loader workers hand errors over by pickle
         return _rebuild, (type(self), self.problem, self.where, self.remedy)
 
 
@@ -74,7 +74,7 @@ class MissingExtra(UserError):
         super().__init__(f"{feature} needs the extra '{extra}', which is not installed",
                          remedy=f"Install it: pip install 'visus[{extra}]'")
 
-    def __reduce__(self):
+    def __reduce__(self) -> tuple[object, ...]:
         return _rebuild, (UserError, self.problem, self.where, self.remedy)
 
 

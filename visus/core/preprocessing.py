@@ -90,4 +90,5 @@ class Preprocessing:
         if unknown:
             raise CheckpointError(f"unknown fields {sorted(unknown)}", where="preprocessing",
                                   remedy="The file comes from a newer version of visus: upgrade")
-        return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
+        plain: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        return cls(**plain)

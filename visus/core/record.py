@@ -92,6 +92,7 @@ class RunFolder:
 
     def __init__(self, path: str | Path):
         self.path = Path(path)
+        self._lock: int | None = None
 
     @classmethod
     def create(cls, path: str | Path, **about: Any) -> RunFolder:
@@ -212,6 +213,6 @@ class RunFolder:
         self._lock = handle  # the kernel frees it when the process ends, however it ends
 
     def unlock(self) -> None:
-        if getattr(self, "_lock", None) is not None:
+        if self._lock is not None:
             os.close(self._lock)
             self._lock = None

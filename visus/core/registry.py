@@ -19,7 +19,7 @@ class Entry:
     """One registered variant: `build` is the class, `variant` its row of numbers, `weights` its public origins."""
 
     name: str
-    build: type
+    build: Any
     module: str
     variant: Mapping[str, Any] = field(default_factory=dict)
     weights: Mapping[str, Any] = field(default_factory=dict)
@@ -63,7 +63,9 @@ class Registry:
 
     def names(self) -> list[str]:
         """All names, without importing anything when the index is there."""
-        return list(self.index() or (self.load_all() or self._entries))
+        if not self.index():
+            self.load_all()
+        return list(self.index() or self._entries)
 
     def entries(self) -> list[Entry]:
         self.load_all()

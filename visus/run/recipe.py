@@ -103,7 +103,8 @@ class Recipe(Section):
     task: Literal["auto", "classification", "multilabel"] = "auto"
     device: str = "auto"
     data: Data = Data()
-    augmentation: Auto | tuple[dict[str, Any], ...] = Field("auto", description="Steps such as {name: horizontal_flip}")
+    augmentation: Auto | tuple[dict[str, Any], ...] = Field(default="auto",
+                                                            description="Steps such as {name: horizontal_flip}")
     model: Model = Model()
     loss: Loss = Loss()
     optimizer: Optimizer = Optimizer()

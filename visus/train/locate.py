@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
 import torch
 from torch import Tensor, nn
 
 from visus.core.batch import ImageBatch
 
+if TYPE_CHECKING:
+    from visus.train.trainer import TrainingTask
 
-def first_nonfinite(model: nn.Module, task, batch: ImageBatch) -> tuple[str, str]:
+
+def first_nonfinite(model: nn.Module, task: TrainingTask, batch: ImageBatch) -> tuple[str, str]:
     """Run the forward pass once more and name the first layer whose weights or output are not finite.
 
     Returns (layer, sentence). The layer is 'input' or 'loss' when all layers between them are finite.
@@ -20,8 +26,8 @@ def first_nonfinite(model: nn.Module, task, batch: ImageBatch) -> tuple[str, str
         return "input", "the input images are not finite"
     found: list[str] = []
 
-    def watch(name: str):
-        def hook(_module: nn.Module, _inputs, output) -> None:
+    def watch(name: str) -> Callable[[nn.Module, Any, Any], None]:
+        def hook(_module: nn.Module, _inputs: Any, output: Any) -> None:
             if not found and isinstance(output, Tensor) and not torch.isfinite(output).all():
                 found.append(name)
         return hook

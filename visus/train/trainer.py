@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -224,7 +224,7 @@ class Trainer:
         self._epoch_images += samples
         return norm
 
-    def _autocast(self):
+    def _autocast(self) -> AbstractContextManager[object]:
         if self.settings.precision == "fp32":
             return nullcontext()
         kind = torch.bfloat16 if self.settings.precision == "bf16" else torch.float16
@@ -319,7 +319,7 @@ class Trainer:
 
     def _save_is_due(self) -> bool:
         every = self.settings.checkpoint_steps
-        return (bool(every) and self.position.step % every == 0) or \
+        return (every is not None and self.position.step % every == 0) or \
             time.monotonic() - self._saved_at > self.settings.checkpoint_seconds
 
     def _save_or_warn(self, final: bool = False) -> None:

@@ -46,7 +46,8 @@ def choose_execution(model: nn.Module, loss: Callable[[nn.Module, ImageBatch], t
 
     def time_it(channels_last: bool, count: int) -> None:
         limit = min([SLOW_STEP_S, *(GIVE_UP * s for s in seconds.values())])
-        seconds[channels_last, count] = _seconds(model, loss, batch, make_optimizer, device, channels_last, count, limit)
+        seconds[channels_last, count] = _seconds(model, loss, batch, make_optimizer, device, channels_last, count,
+                                                 limit)
 
     try:
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
@@ -70,7 +71,7 @@ def _seconds(model: nn.Module, loss: Callable[[nn.Module, ImageBatch], tuple], b
     torch.set_num_threads(threads)
     model = copy.deepcopy(model).train()
     if channels_last:
-        model = model.to(memory_format=torch.channels_last)
+        model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = make_optimizer(model)
     batch = batch.to(device, channels_last=channels_last)
     best = float("inf")

@@ -1,0 +1,108 @@
+"""The registered models, or one of them layer by layer.
+
+  visus models --search resnet              names, parameters, published accuracy
+  visus models show resnet50                output shapes, parameters, MACs, memory, receptive field of every layer"""
+
+from __future__ import annotations
+
+import argparse
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("action", nargs="?", choices=("list", "show"), default="list", help="default: list")
+    parser.add_argument("name", nargs="?", metavar="NAME", help="show: the model's registered name")
+    parser.add_argument("--task", metavar="NAME", help="only models for this task, such as classification")
+    parser.add_argument("--family", metavar="NAME", help="only this family, such as resnet")
+    parser.add_argument("--search", metavar="TEXT", help="only names, families or papers that contain this")
+    parser.add_argument("--image-size", type=int, metavar="PX", help="show: side of the input image")
+    parser.add_argument("--json", action="store_true", help="print JSON")
+
+
+def run(arguments: argparse.Namespace) -> int:
+    from visus.core.errors import UserError
+
+    if arguments.action == "show":
+        if arguments.name is None:
+            raise UserError("which model?", where="visus models show", remedy="For example: visus models show resnet18")
+        return _show(arguments)
+    if arguments.name is not None:
+        raise UserError("takes no name", where=f"visus models list {arguments.name}",
+                        remedy=f"Did you mean: visus models --search {arguments.name}?")
+    return _list(arguments)
+
+
+def _list(arguments: argparse.Namespace) -> int:
+    import json
+    from dataclasses import asdict
+
+    from rich.console import Console
+    from rich.table import Table
+
+    from visus.run.models import list_models
+
+    rows = list_models(task=arguments.task, family=arguments.family, search=arguments.search)
+    if arguments.json:
+        print(json.dumps([asdict(row) for row in rows], indent=2))
+        return 0
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    for name in ("model", "parameters", "MACs", "at", "top-1", "weights", "paper"):
+        table.add_column(name, justify="right" if name in ("parameters", "MACs", "at", "top-1") else "left",
+                         no_wrap=name not in ("weights", "paper"))
+    for row in rows:
+        table.add_row(row.name, f"{row.params:,}", amount(row.macs), f"{row.image_size[0]} px",
+                      "" if row.top1 is None else f"{row.top1:.2f}", ", ".join(row.weights), short_paper(row.paper))
+    console = Console(highlight=False)
+    console.print(table)
+    console.print(f"\n{len(rows)} models. top-1: published, in percent. One of them: visus models show NAME")
+    return 0
+
+
+def _show(arguments: argparse.Namespace) -> int:
+    import json
+    from dataclasses import asdict
+
+    from rich.console import Console
+    from rich.table import Table
+
+    from visus.run.models import describe_model
+
+    summary = describe_model(arguments.name, image_size=arguments.image_size)
+    if arguments.json:
+        print(json.dumps(asdict(summary), indent=2))
+        return 0
+    table = Table(box=None, pad_edge=False, header_style="bold", show_footer=True)
+    heads = {"layer": "total", "type": "", "output": "", "parameters": f"{summary.params:,}",
+             "MACs": amount(summary.macs), "memory": memory(summary.activation_bytes), "sees": ""}
+    for name, total in heads.items():
+        table.add_column(name, footer=total, justify="left" if name in ("layer", "type", "output") else "right")
+    for row in summary.rows:
+        table.add_row(row.name or "(itself)", row.type, " x ".join(map(str, row.output_shape[1:])),
+                      f"{row.params:,}" if row.params else "", amount(row.macs) if row.macs else "",
+                      memory(row.activation_bytes),
+                      "all" if row.receptive_field is None else f"{row.receptive_field} px")
+    console = Console(highlight=False)
+    console.print(f"{arguments.name}, one image of {' x '.join(map(str, summary.input_shape[1:]))}\n")
+    console.print(table)
+    console.print("\nMACs: multiply-accumulates of convolutions, matrix products and attention. memory: activations "
+                  "in float32. sees: side of the receptive field.")
+    return 0
+
+
+def short_paper(paper: str) -> str:
+    """'He, Zhang: Title, CVPR 2016, ...' -> 'He 2016'."""
+    import re
+
+    author = re.split(r"[,:]| et al", paper)[0]
+    year = re.search(r"\b(19|20)\d\d\b", paper)
+    return f"{author} {year[0]}" if year else author
+
+
+def amount(count: int) -> str:
+    for unit, size in (("G", 10**9), ("M", 10**6), ("k", 10**3)):
+        if count >= size:
+            return f"{count / size:.2f} {unit}"
+    return str(count)
+
+
+def memory(count: int) -> str:
+    return f"{count / 2**20:.1f} MiB" if count >= 2**20 else f"{count / 2**10:.1f} KiB"

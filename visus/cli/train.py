@@ -1,0 +1,63 @@
+"""Train a classifier on your images, and leave a run folder with the model, the evidence and one report.
+
+PATH is a folder of class folders (with or without train/val/test), an .npz with images and labels, a CSV of paths and
+labels, IDX files, or a built-in data set: digits. The kind is recognised and said aloud, and so is every choice that is
+made for you; any of them is changed with a flag or with --set. The test split is touched once, at the end."""
+
+from __future__ import annotations
+
+import argparse
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("path", nargs="?", metavar="PATH", help="images to learn from, or a built-in name: digits")
+    parser.add_argument("--recipe", metavar="NAME|FILE", help="start from a recipe: see `visus recipes`")
+    parser.add_argument("--model", metavar="NAME", help="a registered model: see `visus models`")
+    parser.add_argument("--epochs", type=int, metavar="N", help="passes over the training images")
+    parser.add_argument("--batch-size", type=int, metavar="N", help="images per step")
+    parser.add_argument("--lr", type=float, metavar="RATE", help="peak learning rate")
+    parser.add_argument("--image-size", type=int, metavar="PX", help="side of the images that the model sees")
+    parser.add_argument("--seed", type=int, metavar="N", help="same seed, same machine, same recipe: the same bits")
+    parser.add_argument("--device", metavar="NAME", help="auto, cpu, cuda, cuda:1, mps")
+    parser.add_argument("--workers", type=int, metavar="N", help="processes that load images (0: none)")
+    parser.add_argument("--format", metavar="NAME", help="folder, table, npz, idx, builtin; default: recognised")
+    parser.add_argument("--on-bad-image", choices=("stop", "skip"), help="unreadable images: list all, stop or skip")
+    parser.add_argument("--set", action="append", default=[], metavar="A.B=C", dest="assignments",
+                        help="any field of the recipe: --set optimizer.name=adamw; fields: visus recipes --fields")
+    parser.add_argument("--out", metavar="DIR", help="run folder to create (default: runs/NAME-N)")
+    parser.add_argument("--resume", metavar="RUN", help="go on with an interrupted run, to the very same bits")
+    parser.add_argument("--resume-anyway", action="store_true", help="resume though the images have changed since")
+    parser.add_argument("--tensorboard", action="store_true", help="also write TensorBoard events (extra: tensorboard)")
+    parser.add_argument("--quiet", action="store_true", help="no progress, only the result")
+
+
+FLAGS = {"model": "model.name", "epochs": "train.epochs", "batch_size": "train.batch_size", "lr": "optimizer.lr",
+         "image_size": "data.image_size", "seed": "train.seed", "device": "device", "workers": "data.workers",
+         "format": "data.format", "on_bad_image": "data.on_bad_image"}
+
+
+def run(arguments: argparse.Namespace) -> int:
+    import sys
+
+    from visus.core.errors import UserError
+    from visus.run.recipe import parse_assignments
+
+    flags = {field: value for flag, field in FLAGS.items() if (value := getattr(arguments, flag)) is not None}
+    assignments = parse_assignments(arguments.assignments)
+    if arguments.resume:
+        if arguments.path or arguments.recipe or flags or assignments or arguments.out:
+            raise UserError("goes on with the run's own recipe, and takes no path, recipe or other setting",
+                            where="--resume", remedy="Drop them, or start a new run without --resume")
+        from visus.run.train import resume
+
+        resume(arguments.resume, progress=not arguments.quiet, changed_data_is_fine=arguments.resume_anyway,
+               tensorboard=arguments.tensorboard)
+        return 0
+    if not arguments.path and not arguments.recipe:
+        raise UserError("no images given", where="PATH", remedy="Give a folder, a file, or the built-in set: "
+                        "visus train digits")
+    from visus.run.train import train
+
+    train(arguments.path, recipe=arguments.recipe, values=flags | assignments, out=arguments.out,
+          progress=not arguments.quiet, tensorboard=arguments.tensorboard, command=["visus", *sys.argv[1:]])
+    return 0

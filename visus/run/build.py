@@ -1,0 +1,126 @@
+"""From a resolved recipe to objects: preprocessing, loaders, model, task, optimizer, schedule, averaging."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from visus.core.errors import RecipeError
+from visus.core.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
+from visus.data.loader import Loader
+from visus.data.samples import Samples
+from visus.data.transforms import build_augmentation
+from visus.losses.classification import get_loss
+from visus.optim.build import build_optimizer
+from visus.optim.ema import EMA
+from visus.optim.parameter_groups import parameter_groups
+from visus.optim.schedules import Schedule, schedule
+from visus.run.models import create_model
+from visus.run.recipe import Recipe
+from visus.tasks.classification import Classification, MultiLabel
+
+STATISTICS_IMAGES = 4096  # enough for a channel mean to three digits
+
+
+@dataclass
+class Parts:
+    """What one training run is made of."""
+
+    model: nn.Module
+    task: Classification | MultiLabel
+    train: Loader
+    val: Loader
+    optimizer: torch.optim.Optimizer
+    schedule: Schedule
+    ema: EMA | None
+
+
+def build_preprocessing(recipe: Recipe, samples: Samples, train_indices: np.ndarray) -> Preprocessing:
+    """Sizes from the recipe; mean and standard deviation of the training split alone, or ImageNet's, or none."""
+    data = recipe.data
+    size = (data.image_size, data.image_size) if isinstance(data.image_size, int) else data.image_size
+    channels = int(data.channels)
+    plain = Preprocessing(size=tuple(size), channels=channels, resize=data.resize, crop_fraction=data.crop_fraction,
+                          interpolation=data.interpolation, mean=(0.0,) * channels, std=(1.0,) * channels,
+                          background=data.background, labels=samples.classes)
+    if data.normalise == "none":
+        return plain
+    if data.normalise == "imagenet":
+        mean, std = (IMAGENET_MEAN, IMAGENET_STD) if channels == 3 else ((0.449,), (0.226,))
+        return replace(plain, mean=mean, std=std)
+    count = min(len(train_indices), STATISTICS_IMAGES)
+    chosen = np.sort(train_indices[np.linspace(0, len(train_indices) - 1, count).astype(np.int64)])
+    loader = Loader(samples, chosen, plain, batch_size=256, shuffle=False, on_bad_image=data.on_bad_image)
+    mean, std = channel_statistics(loader)
+    return replace(plain, mean=mean, std=std)
+
+
+def channel_statistics(loader: Loader) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation per channel over all pixels of one pass, in units of [0, 1]."""
+    count, total, squares = 0, 0.0, 0.0
+    for batch in loader.epoch(0):
+        images = batch.images.double()
+        count += images.numel() // images.shape[1]
+        total = total + images.sum(dim=(0, 2, 3))
+        squares = squares + images.square().sum(dim=(0, 2, 3))
+    mean = total / max(1, count)
+    std = (squares / max(1, count) - mean.square()).clamp_min(0).sqrt().clamp_min(1e-3)  # constant images: no blow-up
+    return tuple(round(float(m), 6) for m in mean), tuple(round(float(s), 6) for s in std)
+
+
+def build_loader(recipe: Recipe, samples: Samples, indices: np.ndarray, preprocessing: Preprocessing, *,
+                 training: bool, device: torch.device, cache: Path | None) -> Loader:
+    """Training: shuffled and augmented. Otherwise in order and as they are."""
+    augmentation = build_augmentation(list(recipe.augmentation)) if training else None
+    return Loader(samples, indices, preprocessing, augmentation=augmentation, batch_size=recipe.train.batch_size,
+                  seed=recipe.train.seed, shuffle=training, workers=recipe.data.workers,
+                  on_bad_image=recipe.data.on_bad_image, cache=cache if recipe.data.cache else None,
+                  pin_memory=device.type == "cuda")
+
+
+def build_model(recipe: Recipe, preprocessing: Preprocessing, num_classes: int) -> nn.Module:
+    """The recipe's model, initialised from train.seed or from a weights file."""
+    torch.manual_seed(recipe.train.seed)
+    height, width = preprocessing.size
+    config: dict[str, Any] = dict(recipe.model.config)
+    model = create_model(recipe.model.name, num_classes=num_classes, in_channels=preprocessing.channels,
+                         image_size=height, weights=recipe.model.weights, origin=recipe.model.origin, **config)
+    if height != width and hasattr(model.config, "image_size"):
+        raise RecipeError(f"{recipe.model.name} takes square images", where=f"data.image_size={[height, width]}",
+                          remedy="Give one number, or choose a convolutional network")
+    return model
+
+
+def build_task(recipe: Recipe, preprocessing: Preprocessing) -> Classification | MultiLabel:
+    """Raises RecipeError for label smoothing with a loss that has none."""
+    loss = get_loss(recipe.loss.name, label_smoothing=recipe.loss.label_smoothing)
+    kind = MultiLabel if recipe.task == "multilabel" else Classification
+    return kind(preprocessing=preprocessing, loss_function=loss)
+
+
+def make_optimizer(recipe: Recipe, model: nn.Module) -> torch.optim.Optimizer:
+    settings = recipe.optimizer
+    return build_optimizer(settings.name, parameter_groups(model, settings.weight_decay), lr=settings.lr,
+                           momentum=settings.momentum, nesterov=settings.nesterov and settings.momentum > 0,
+                           betas=settings.betas, eps=settings.eps)
+
+
+def make_schedule(recipe: Recipe, optimizer: torch.optim.Optimizer, steps_per_epoch: int) -> Schedule:
+    """The recipe's schedule, epochs turned into updates."""
+    settings = recipe.schedule
+    total = recipe.train.epochs * steps_per_epoch
+    factor = schedule(settings.name, total, min(round(settings.warmup_epochs * steps_per_epoch), total - 1),
+                      floor=settings.final, gamma=settings.gamma,
+                      step_size=max(1, round(settings.step_epochs * steps_per_epoch)),
+                      milestones=tuple(round(m * steps_per_epoch) for m in settings.milestones))
+    return Schedule(optimizer, factor)
+
+
+def updates_per_epoch(loader: Loader, accumulate: int) -> int:
+    return max(1, math.ceil(len(loader) / accumulate))

@@ -1,0 +1,157 @@
+"""From `auto` to values: which model and recipe for these images on this machine, and why."""
+
+from __future__ import annotations
+
+import math
+import os
+from dataclasses import dataclass
+from typing import Any
+
+from visus.core.errors import RecipeError
+from visus.run.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the choice is made from. median_size: (height, width) in pixels of the images as they lie on disk."""
+
+    train_images: int
+    num_classes: int
+    multi_label: bool
+    median_size: tuple[int, int]
+    channels: int
+    in_memory: bool
+    device: str
+
+
+TINY_PX, SMALL_PX = 16, 64
+
+
+def choose(recipe: Recipe, facts: Facts) -> tuple[Recipe, list[str]]:
+    """The recipe without `auto`, except what two timed steps decide later, and one sentence per choice.
+
+    Raises RecipeError when two fields contradict each other or the data.
+    """
+    values: dict[str, Any] = {}
+    reasons: list[str] = []
+    task = _task(recipe, facts)
+    values["task"] = task
+    side = _image_size(recipe, facts, values, reasons)
+    if recipe.data.channels == "auto":
+        values["data.channels"] = facts.channels
+    _model(recipe, facts, side, values, reasons)
+    name = values.get("model.name", recipe.model.name)
+    _loss(recipe, task, values)
+    _optimization(recipe, facts, name, side, values, reasons)
+    _augmentation(recipe, facts, side, values, reasons)
+    _loading(recipe, facts, values)
+    return recipe.with_values(values), reasons
+
+
+def _task(recipe: Recipe, facts: Facts) -> str:
+    found = "multilabel" if facts.multi_label else "classification"
+    if recipe.task not in ("auto", found):
+        raise RecipeError(f"the data has {'several labels' if facts.multi_label else 'one label'} per image",
+                          where=f"task={recipe.task}", remedy=f"Use task={found}")
+    return found
+
+
+def _image_size(recipe: Recipe, facts: Facts, values: dict[str, Any], reasons: list[str]) -> int:
+    size = recipe.data.image_size
+    if size != "auto":
+        return min(size) if isinstance(size, tuple) else size
+    native = max(facts.median_size)
+    if native <= TINY_PX:
+        side, why = 16, f"tiny images ({native} px) are enlarged"
+    elif native <= SMALL_PX:
+        side, why = 4 * math.ceil(native / 4), "small images keep their size"
+    elif facts.device == "cuda":
+        side, why = 224, "the usual size on a GPU"
+    else:
+        side, why = 128, f"{native} px is more than a CPU trains on in good time"
+    values["data.image_size"] = side
+    reasons.append(f"image size {side} px: {why}")
+    return side
+
+
+def _model(recipe: Recipe, facts: Facts, side: int, values: dict[str, Any], reasons: list[str]) -> None:
+    if recipe.model.name != "auto":
+        return
+    if side <= SMALL_PX:
+        values["model.name"] = "resnet20"
+        reasons.append(f"model resnet20: a small residual network for images of up to {SMALL_PX} px "
+                       f"({facts.train_images:,} training images)")
+    else:
+        values["model.name"] = "resnet18"
+        reasons.append(f"model resnet18: the smallest network made for images above {SMALL_PX} px")
+
+
+def _loss(recipe: Recipe, task: str, values: dict[str, Any]) -> None:
+    if recipe.loss.name == "auto":
+        values["loss.name"] = "binary_cross_entropy" if task == "multilabel" else "cross_entropy"
+    elif (recipe.loss.name == "binary_cross_entropy") != (task == "multilabel"):
+        raise RecipeError(f"does not fit the task {task}", where=f"loss.name={recipe.loss.name}",
+                          remedy="binary_cross_entropy is for several labels, the others for one")
+
+
+def _optimization(recipe: Recipe, facts: Facts, model: str, side: int, values: dict[str, Any],
+                  reasons: list[str]) -> None:
+    """SGD with momentum for convolutional nets (He et al. 2016), AdamW for transformers and perceptrons."""
+    adaptive = model.startswith(("vit", "mlp", "softmax"))
+    optimizer = recipe.optimizer.name
+    if optimizer == "auto":
+        optimizer = values["optimizer.name"] = "adamw" if adaptive else "sgd"
+    batch = recipe.train.batch_size
+    if batch == "auto":
+        batch = 2 ** round(math.log2(max(8, min(128, facts.train_images / 40))))
+        values["train.batch_size"] = batch
+    epochs = recipe.train.epochs
+    if epochs == "auto":
+        epochs = _epochs(facts, batch)
+        values["train.epochs"] = epochs
+        reasons.append(f"{epochs} epochs of {math.ceil(facts.train_images / batch)} steps, batch {batch}")
+    if recipe.optimizer.lr == "auto":
+        effective = batch * recipe.train.accumulate
+        # linear scaling (Goyal et al. 2017) from 0.1 at batch 128 for SGD; square-root from 1e-3 at 128 for Adam
+        lr = 0.1 * effective / 128 if optimizer == "sgd" else 1e-3 * math.sqrt(effective / 128)
+        values["optimizer.lr"] = float(f"{lr:.3g}")
+        reasons.append(f"{optimizer}, peak learning rate {lr:.3g}, {recipe.schedule.name} schedule")
+    if recipe.optimizer.weight_decay == "auto":
+        values["optimizer.weight_decay"] = 5e-4 if optimizer == "sgd" else 0.05 if adaptive else 1e-2
+    if recipe.schedule.warmup_epochs == "auto":
+        values["schedule.warmup_epochs"] = round(min(5.0, epochs / 10), 2)
+
+
+def _epochs(facts: Facts, batch: int) -> int:
+    """About 800 updates, which small networks need, but never so few passes that the images are hardly seen."""
+    least, most = (30, 200) if facts.device == "cuda" else (8, 30)
+    return max(least, min(most, round(800 * batch / max(1, facts.train_images))))
+
+
+def _augmentation(recipe: Recipe, facts: Facts, side: int, values: dict[str, Any], reasons: list[str]) -> None:
+    if recipe.augmentation != "auto":
+        return
+    steps: list[dict[str, Any]] = []
+    colour = recipe.data.channels == 3 if recipe.data.channels != "auto" else facts.channels == 3
+    if max(facts.median_size) <= TINY_PX:
+        steps.append({"name": "affine", "degrees": 10.0, "translate": 0.1, "scale": (0.9, 1.1)})
+    elif side <= SMALL_PX:
+        steps.append({"name": "random_crop", "padding": max(2, side // 8)})
+    else:
+        steps.append({"name": "random_resized_crop", "scale": (0.35, 1.0)})
+    if colour:
+        steps.append({"name": "horizontal_flip"})
+        if side > SMALL_PX:
+            steps.append({"name": "color_jitter", "brightness": 0.2, "contrast": 0.2, "saturation": 0.2})
+    values["augmentation"] = steps
+    reasons.append("augmentation " + ", ".join(step["name"] for step in steps)
+                   + ("" if colour else " (no flip: in grey sets a mirrored image is often another class)"))
+
+
+def _loading(recipe: Recipe, facts: Facts, values: dict[str, Any]) -> None:
+    if recipe.data.workers == "auto":
+        cores = os.cpu_count() or 1
+        values["data.workers"] = 0 if facts.in_memory else max(1, min(8, cores - 1)) if facts.device == "cuda" \
+            else min(2, cores // 2)
+    if recipe.data.cache == "auto":
+        values["data.cache"] = False

@@ -1,0 +1,207 @@
+"""Measuring: the validation of each epoch, the end of a run, and visus evaluate."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import nullcontext
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from visus.core.batch import ClassPredictions
+from visus.core.device import pick_device
+from visus.core.errors import DataError, RunError, UserError, did_you_mean
+from visus.core.files import atomic
+from visus.core.preprocessing import Preprocessing
+from visus.core.record import Evaluation, RunFolder
+from visus.core.weights import read_state_dict
+from visus.data.loader import Loader
+from visus.data.opening import open_samples
+from visus.data.samples import Samples
+from visus.data.split import split_samples
+from visus.run.baselines import baselines
+from visus.run.build import Parts, build_loader, build_model, build_task
+from visus.run.display import Display, clock, metrics_table
+from visus.run.load import Run, load, load_model, save_model
+from visus.run.recipe import Recipe, Train
+from visus.run.report import write_report
+from visus.run.survey import drop_bad_images, samples_digest
+from visus.run.thumbnails import examples
+from visus.tasks.classification import least_confident_hits, worst_mistakes
+from visus.train.checkpoint import BEST, CheckpointStore
+from visus.train.stop import StopRequest
+from visus.train.trainer import Position
+
+if TYPE_CHECKING:
+    from visus.tasks.classification import Classification, MultiLabel
+
+SHOWN_EXAMPLES = 12
+
+
+def validation(parts: Parts, device: torch.device, settings: Train,
+               stop: StopRequest) -> Callable[[], dict[str, float]]:
+    """The trainer's `validate`: mean loss and headline metric on the validation split."""
+
+    def validate() -> dict[str, float]:
+        predictions, loss = predict_split(parts.model, parts.task, parts.val, device, precision=settings.precision,
+                                          channels_last=settings.layout == "channels_last", stop=stop)
+        return {"loss": loss, parts.task.headline: parts.task.headline_value(predictions)}
+
+    return validate
+
+
+@torch.inference_mode()
+def predict_split(model: nn.Module, task: Classification | MultiLabel, loader: Loader, device: torch.device, *,
+                  precision: str = "fp32", channels_last: bool = False, stop: StopRequest | None = None,
+                  advance: Callable[[int], Any] = lambda count: None) -> tuple[ClassPredictions, float]:
+    """Predictions for all samples of `loader`, in its order, and the mean loss over samples.
+
+    Raises StopIteration between two batches when a stop was requested.
+    """
+    model.eval()
+    kind = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision)
+    parts: list[ClassPredictions] = []
+    loss_sum, samples = 0.0, 0
+    for batch in loader.epoch(0):
+        if stop is not None and stop.requested:
+            raise StopIteration
+        batch = batch.to(device, non_blocking=True, channels_last=channels_last)
+        with torch.autocast(device.type, dtype=kind) if kind is not None else nullcontext():
+            loss, logits = task.loss(model, batch)
+        parts.append(task.predictions(logits.float(), batch))
+        loss_sum, samples = loss_sum + float(loss) * len(batch), samples + len(batch)
+        advance(len(batch))
+    if not parts:
+        raise DataError("no image could be read", remedy="See `visus data show PATH`")
+    joined = ClassPredictions(torch.cat([p.probs for p in parts]), torch.cat([p.targets for p in parts]),
+                              torch.cat([p.index for p in parts]))
+    return joined, loss_sum / samples
+
+
+def finish_run(folder: RunFolder, recipe: Recipe, samples: Samples, splits: dict[str, np.ndarray],
+               preprocessing: Preprocessing, task: Classification | MultiLabel, store: CheckpointStore,
+               position: Position, device: torch.device, display: Display, seconds: float, stop: StopRequest) -> None:
+    """The best weights become the portable model; both held-out splits are measured; the report is drawn."""
+    weights = read_state_dict(store.folder / BEST)
+    model = build_model(recipe.with_values({"model.weights": None}), preprocessing, len(samples.classes))
+    model.load_state_dict(weights, strict=True)
+    model = model.to(device).eval()
+    if recipe.train.layout == "channels_last":
+        model = model.to(memory_format=torch.channels_last)
+    config = dict(vars(model.config))
+    evaluations: dict[str, Evaluation] = {}
+    for split in ("val", "test"):
+        loader = build_loader(recipe, samples, splits[split], preprocessing, training=False, device=device,
+                              cache=folder.path / "cache")
+        with display.steps(f"evaluate {split}", len(splits[split])) as advance:
+            try:
+                predictions, _ = predict_split(model, task, loader, device,  precision=recipe.train.precision,
+                                               channels_last=recipe.train.layout == "channels_last", stop=stop,
+                                               advance=advance)
+            except StopIteration:
+                raise stop.interrupted(True, folder.path) from None
+        evaluations[split] = _measure(task, predictions, samples, folder, preprocessing, split)
+        _save_predictions(folder.path / "evaluation" / f"{split}.npz", predictions)
+    with display.steps("baselines", None):
+        others = baselines(samples, splits, preprocessing, task, seed=recipe.train.seed)
+    folder.write("metrics.json", {
+        "task": recipe.task, "headline": {"name": task.headline, "split": "test",
+                                          "higher_is_better": task.higher_is_better},
+        "splits": {name: asdict(evaluation) for name, evaluation in evaluations.items()},
+        "baselines": [b.to_dict() for b in others]})
+    save_model(folder.path / "model", weights, name=recipe.model.name, config=config, task=recipe.task,
+               preprocessing=preprocessing, about={
+                   "trained_on": samples.recognised, "best_epoch": (position.best_epoch or 0) + 1,
+                   "metrics": {n: m.value for n, m in evaluations["test"].metrics.items()}})
+    folder.update(status="finished", seconds=round(seconds, 1), epochs=position.epoch, steps=position.step,
+                  best_epoch=(position.best_epoch or 0) + 1, stopped_early=position.stopped_early,
+                  parameters=sum(p.numel() for p in model.parameters()),
+                  model_bytes=(folder.path / "model" / "model.safetensors").stat().st_size, model=recipe.model.name)
+    report = write_report(folder)
+    test = evaluations["test"]
+    display.result(metrics_table(f"\n{recipe.model.name} on {test.count:,} test images", metric_rows(test)))
+    for baseline in others:
+        value = baseline.metrics.get(task.headline)
+        if value is not None and value.value is not None:
+            display.say("baseline", f"{baseline.name}: {task.headline} {value.value:.4f}")
+    display.result(f"\nmodel    {folder.path / 'model'}  ({clock(seconds)} in all)", f"run      {folder.path}",
+                   f"report   {report}")
+
+
+def evaluate(run: Run | str | Path, path: str | Path | None = None, *, split: str = "test", format: str = "auto",
+             device: str = "auto", progress: bool = False, on_bad_image: str = "stop") -> Evaluation:
+    """Measure a run's model on its own split, or on the labelled images at `path`.
+
+    Class names of `path` are matched with the model's labels by name; all its images are used. Raises UserError when a
+    class is unknown to the model.
+    """
+    run = run if isinstance(run, Run) else load(run)
+    trained = load_model(run.path)
+    recipe = run.recipe
+    where = pick_device(device)
+    task = build_task(recipe, trained.preprocessing)
+    if path is None:
+        samples, index = _own_split(run, recipe, split)
+    else:
+        samples = match_labels(open_samples(path, format), trained.labels, path)
+        index = np.arange(len(samples))
+    loader = Loader(samples, index, trained.preprocessing, batch_size=recipe.train.batch_size, shuffle=False,
+                    on_bad_image=on_bad_image)
+    with Display(progress).steps("evaluate", len(index)) as advance:
+        predictions, _ = predict_split(trained.model.to(where), task, loader, where, advance=advance)
+    return task.evaluate(predictions, trained.labels, split if path is None else "given")
+
+
+def metric_rows(evaluation: Evaluation) -> list[tuple[str, str, str]]:
+    rows = []
+    for name, metric in evaluation.metrics.items():
+        if metric.value is not None:
+            interval = "" if metric.low is None else f"{metric.low:.4f} to {metric.high:.4f}"
+            rows.append((name, f"{metric.value:.4f}", interval))
+    return rows
+
+
+def match_labels(samples: Samples, labels: tuple[str, ...], path: str | Path) -> Samples:
+    """The samples with targets in the model's order of labels. Raises DataError for a class that it does not know."""
+    position = {label: i for i, label in enumerate(labels)}
+    unknown = [name for name in samples.classes if name not in position]
+    if unknown:
+        raise DataError(f"the model does not know the class {unknown[0]!r}"
+                        + (f" and {len(unknown) - 1} more" if len(unknown) > 1 else ""), where=path,
+                        remedy=did_you_mean(unknown[0], labels))
+    return samples.relabelled([position[name] for name in samples.classes], tuple(labels))
+
+
+def _own_split(run: Run, recipe: Recipe, split: str) -> tuple[Samples, np.ndarray]:
+    samples = open_samples(str(recipe.data.path), recipe.data.format)
+    samples, _ = drop_bad_images(samples, recipe.data.on_bad_image, Display(False))
+    splits = split_samples(samples, val=recipe.data.val, test=recipe.data.test, seed=recipe.data.split_seed,
+                           group_aware=recipe.data.groups)
+    if split not in splits:
+        raise UserError("there is no such split", where=f"split={split!r}", remedy=did_you_mean(split, splits))
+    if run.folder.read("data.json", {}).get("digest") != samples_digest(samples, splits):
+        raise RunError("the images have changed since the run was trained, so its split is not known any more",
+                       where=recipe.data.path, remedy="Give the images to measure on: visus evaluate RUN PATH")
+    return samples, splits[split]
+
+
+def _measure(task: Classification | MultiLabel, predictions: ClassPredictions, samples: Samples, folder: RunFolder,
+             preprocessing: Preprocessing, split: str) -> Evaluation:
+    evaluation = task.evaluate(predictions, samples.classes, split)
+    if split != "test":
+        return evaluation
+    mistakes = examples(worst_mistakes(predictions, SHOWN_EXAMPLES), predictions, samples, preprocessing, folder,
+                        "mistake")
+    hits = examples(least_confident_hits(predictions, SHOWN_EXAMPLES), predictions, samples, preprocessing, folder,
+                    "hit")
+    return replace(evaluation, mistakes=mistakes, hits=hits)
+
+
+def _save_predictions(path: Path, predictions: ClassPredictions) -> None:
+    with atomic(path) as file:
+        np.savez_compressed(file, probs=predictions.probs.cpu().numpy(), targets=predictions.targets.cpu().numpy(),
+                            index=predictions.index.cpu().numpy())

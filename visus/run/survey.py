@@ -1,0 +1,87 @@
+"""What is known of a data set before training: bad files, sizes, counts. For the choice, the terminal, the report."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from visus.core.record import Finding
+from visus.data.samples import Samples
+from visus.data.scan import handle_bad_images, survey_images
+from visus.run.choose import Facts
+from visus.run.display import Display
+from visus.run.recipe import Recipe
+
+LISTED = 10
+
+
+def drop_bad_images(samples: Samples, policy: str, display: Display) -> tuple[Samples, list[dict[str, str]]]:
+    """All files are opened once before training. 'stop' names all that cannot be read; 'skip' leaves them out.
+
+    Returns the samples that are left, with notes on how the files were read, and {"file", "problem"} of each that was
+    left out.
+    """
+    with display.steps("scan", len(samples)) as advance:
+        survey = survey_images(samples, advance)
+    if survey.bad:
+        samples = handle_bad_images(samples, survey.bad, policy)
+        listed = "; ".join(f"{b.source}: {b.problem}" for b in survey.bad[:LISTED])
+        display.finding(Finding("bad-images", "warning", f"{len(survey.bad)} images were left out", listed))
+    for note, count in survey.notes.items():
+        display.say("note", f"{note} ({count:,} images)")
+    notes = (f"{note} ({count:,} images)" for note, count in survey.notes.items())
+    return replace(samples, notes=(*samples.notes, *notes)), [{"file": b.source, "problem": b.problem}
+                                                              for b in survey.bad]
+
+
+def facts_for_choice(samples: Samples, train: np.ndarray, device: torch.device) -> Facts:
+    sizes, channels = samples.sizes()
+    median = np.median(sizes, axis=0)
+    return Facts(train_images=len(train), num_classes=len(samples.classes), multi_label=samples.targets.ndim > 1,
+                 median_size=(int(median[0]), int(median[1])), channels=channels, in_memory=samples.in_memory,
+                 device=device.type)
+
+
+def data_record(samples: Samples, splits: dict[str, np.ndarray], recipe: Recipe,
+                problems: list[dict[str, str]]) -> dict[str, Any]:
+    """data.json: what the report says about the data, and the digest that a resume compares."""
+    sizes, channels = samples.sizes()
+    return {"path": recipe.data.path, "format": samples.format, "recognised": samples.recognised,
+            "classes": list(samples.classes), "channels": channels, "notes": list(samples.notes),
+            "counts": {name: class_counts(samples, index) for name, index in splits.items()},
+            "image_sizes": {"min": sizes.min(0).tolist(), "median": np.median(sizes, axis=0).astype(int).tolist(),
+                            "max": sizes.max(0).tolist()},
+            "split": split_sentence(samples, splits, recipe), "problems": problems,
+            "digest": samples_digest(samples, splits)}
+
+
+def class_counts(samples: Samples, index: np.ndarray) -> dict[str, int]:
+    targets = np.asarray(samples.targets)[index]
+    counts = targets.sum(0) if targets.ndim > 1 else np.bincount(targets, minlength=len(samples.classes))
+    return {name: int(count) for name, count in zip(samples.classes, counts, strict=True)}
+
+
+def split_sentence(samples: Samples, splits: Mapping[str, np.ndarray], recipe: Recipe) -> str:
+    """How the images were divided, for the terminal and the report."""
+    counts = ", ".join(f"{len(index):,} {name}" for name, index in splits.items())
+    given = sorted({str(s) for s in np.unique(samples.split)} - {""})
+    made = [name for name in splits if name not in given]
+    how = f"{', '.join(made)} made: stratified by class, seed {recipe.data.split_seed}" if given and made else \
+        "as the data gives it" if given else f"stratified by class, seed {recipe.data.split_seed}"
+    if samples.groups is not None and recipe.data.groups and made:
+        how += ", groups kept together"
+    return f"{counts} ({how}; the test split is touched once, at the end)"
+
+
+def samples_digest(samples: Samples, splits: Mapping[str, np.ndarray]) -> str:
+    """Changes when a file, a label or the split changes; what a resume compares."""
+    digest = hashlib.sha256(samples.digest().encode())
+    for name, index in splits.items():
+        digest.update(name.encode())
+        digest.update(np.ascontiguousarray(index, dtype=np.int64).tobytes())
+    return digest.hexdigest()

@@ -1,0 +1,275 @@
+"""visus train: from a path to a run folder with model, evidence and report."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from visus.core.device import environment, pick_device, pick_precision
+from visus.core.errors import Interrupted, RunError, TrainingDiverged, UserError, printable
+from visus.core.files import read_json
+from visus.core.preprocessing import Preprocessing
+from visus.core.record import Finding, RunFolder
+from visus.data.opening import open_samples
+from visus.data.samples import Samples
+from visus.data.split import split_samples
+from visus.data.transforms import build_augmentation
+from visus.optim.ema import EMA
+from visus.run.build import (
+    Parts,
+    build_loader,
+    build_model,
+    build_preprocessing,
+    build_task,
+    make_optimizer,
+    make_schedule,
+    updates_per_epoch,
+)
+from visus.run.choose import choose
+from visus.run.display import Display, Stopwatch, TrainingDisplay
+from visus.run.evaluate import finish_run, validation
+from visus.run.load import Run
+from visus.run.observers import LogWriter, TensorBoardWriter
+from visus.run.recipe import Recipe
+from visus.run.recipes import find_recipe
+from visus.run.report import write_report
+from visus.run.survey import (
+    data_record,
+    drop_bad_images,
+    facts_for_choice,
+    samples_digest,
+    split_sentence,
+)
+from visus.train.checkpoint import CheckpointStore, seed_generators
+from visus.train.stop import StopRequest
+from visus.train.trainer import Settings, Trainer
+from visus.train.tune import choose_execution
+
+
+def train(path: str | Path | None = None, *, recipe: Recipe | Mapping[str, Any] | str | Path | None = None,
+          values: Mapping[str, Any] | None = None, out: str | Path | None = None, progress: bool = True,
+          tensorboard: bool = False, command: Sequence[str] | None = None) -> Run:
+    """Train a classifier on the images at `path` and return the run.
+
+    recipe: a Recipe, a mapping, a file, or the name of a shipped recipe. values: dotted fields to change, such as
+    {"train.epochs": 5}. out: run folder to create (default: runs/NAME-N). command: argv to note for reproduction.
+    Raises UserError for anything that the user can put right; what was on disk before is then untouched.
+    """
+    display = Display(progress)
+    recipe = _recipe(recipe, path, values)
+    samples = _open(recipe, display)
+    if samples.format != "builtin":  # the run must find its images from any folder
+        recipe = recipe.with_values({"data.path": str(Path(str(recipe.data.path)).resolve())})
+    device = pick_device(recipe.device)
+    samples, problems = drop_bad_images(samples, recipe.data.on_bad_image, display)
+    splits = _split(samples, recipe, display)
+    recipe, reasons = choose(recipe, facts_for_choice(samples, splits["train"], device))
+    recipe = recipe.with_values({"train.precision": pick_precision(recipe.train.precision, device)})
+    for reason in reasons:
+        display.say("choice", reason)
+    preprocessing = build_preprocessing(recipe, samples, splits["train"])
+    _try_out(recipe, preprocessing, len(samples.classes))
+    out = Path(out) if out is not None else _next_folder(str(recipe.data.path))
+    folder = RunFolder.create(out, name=out.name, task=recipe.task, model=recipe.model.name,
+                              command=["visus", "train", "--recipe", str(out / "recipe.yaml")],
+                              started_with=list(command or []))
+    folder.lock()
+    try:
+        recipe.save(folder.path / "recipe.yaml")
+        folder.write("preprocessing.json", preprocessing.to_dict())
+        folder.write("data.json", data_record(samples, splits, recipe, problems))
+        return _train(folder, recipe, samples, splits, preprocessing, device, display, tensorboard, resumed=False)
+    finally:
+        folder.unlock()
+
+
+def resume(run: str | Path | Run, *, progress: bool = True, changed_data_is_fine: bool = False,
+           tensorboard: bool = False) -> Run:
+    """Go on with an interrupted run from its newest whole checkpoint, to the same bits as if it had not stopped.
+
+    Raises RunError when the run is finished, in use, or its images have changed since.
+    """
+    folder = run.folder if isinstance(run, Run) else RunFolder.open(run)
+    display = Display(progress)
+    folder.lock()
+    try:
+        if folder.about.get("status") == "finished" and not (folder.path / "report.html").exists():
+            display.result(f"report   {write_report(folder)}")  # it was stopped between the two
+            return Run(folder)
+        if folder.about.get("status") == "finished":
+            raise RunError("is finished: there is nothing to resume", where=folder.path,
+                           remedy="Train a new run, or look at its report.html")
+        if not (folder.path / "data.json").exists():
+            raise RunError("was stopped before training began: there is nothing to resume", where=folder.path,
+                           remedy="Start it again with another --out")
+        recipe = Recipe.load(folder.path / "recipe.yaml")
+        samples = _open(recipe, display)
+        samples, _ = drop_bad_images(samples, recipe.data.on_bad_image, display)
+        splits = _split(samples, recipe, display)
+        device = pick_device(recipe.device)
+        preprocessing = Preprocessing.from_dict(read_json(folder.path / "preprocessing.json", error=RunError))
+        before, now = folder.read("data.json", {}).get("digest"), samples_digest(samples, splits)
+        if before != now and not changed_data_is_fine:
+            raise RunError("the images have changed since the run began", where=recipe.data.path,
+                           remedy="Put them back, or accept another result with --resume-anyway")
+        if before != now:
+            folder.find(Finding("resume", "warning", "The images changed before a resume",
+                                f"{before} became {now}", "The result is not that of an uninterrupted run"))
+        return _train(folder, recipe, samples, splits, preprocessing, device, display, tensorboard, resumed=True)
+    finally:
+        folder.unlock()
+
+
+def _train(folder: RunFolder, recipe: Recipe, samples: Samples, splits: dict[str, np.ndarray],
+           preprocessing: Preprocessing, device: torch.device, display: Display, tensorboard: bool,
+           resumed: bool) -> Run:
+    watch = Stopwatch()
+    threads_before = torch.get_num_threads()
+    deterministic_before = torch.are_deterministic_algorithms_enabled()
+    torch.use_deterministic_algorithms(recipe.train.deterministic, warn_only=True)
+    before = folder.about.get("seconds", 0.0)
+    stop = StopRequest()
+    try:
+        with stop:
+            recipe, parts = _build(folder, recipe, samples, splits, preprocessing, device, display)
+            store = CheckpointStore(folder.path / "checkpoints")
+            display.say("run", f"{folder.path}  (stop with Ctrl-C; go on with: visus train --resume {folder.path})")
+            position = _run_trainer(folder, recipe, parts, store, device, display, stop, tensorboard, resumed)
+            seconds = before + watch.seconds
+            finish_run(folder, recipe, samples, splits, preprocessing, parts.task, store, position, device, display,
+                       seconds, stop)
+    except Interrupted:
+        folder.update(status="interrupted", seconds=before + watch.seconds)
+        raise
+    except TrainingDiverged:
+        folder.update(status="diverged", seconds=before + watch.seconds)
+        raise
+    finally:
+        torch.set_num_threads(threads_before)
+        torch.use_deterministic_algorithms(deterministic_before)
+    return Run(folder)
+
+
+def _build(folder: RunFolder, recipe: Recipe, samples: Samples, splits: dict[str, np.ndarray],
+           preprocessing: Preprocessing, device: torch.device, display: Display) -> tuple[Recipe, Parts]:
+    task = build_task(recipe, preprocessing)
+    cache = folder.path / "cache"
+    train = build_loader(recipe, samples, splits["train"], preprocessing, training=True, device=device, cache=cache)
+    val = build_loader(recipe, samples, splits["val"], preprocessing, training=False, device=device, cache=cache)
+    model = build_model(recipe, preprocessing, len(samples.classes)).to(device)
+    if recipe.train.layout == "auto" or recipe.train.threads == "auto":
+        batch = next(iter(train.epoch(0)))
+        chosen = choose_execution(model, task.loss, batch, lambda m: make_optimizer(recipe, m), device=device,
+                                  layout=recipe.train.layout, threads=recipe.train.threads)
+        recipe = recipe.with_values({"train.layout": "channels_last" if chosen.channels_last else "contiguous",
+                                     "train.threads": chosen.threads})
+        recipe.save(folder.path / "recipe.yaml")  # a resume must compute in the same way
+        timed = "; ".join(f"{name}: {1000 * s:.0f} ms" for name, s in chosen.seconds.items())
+        display.say("machine", f"{device.type}, {recipe.train.precision}, {recipe.train.layout}, "
+                    f"{chosen.threads} threads ({timed or 'as set'})")
+    torch.set_num_threads(int(recipe.train.threads))
+    if recipe.train.layout == "channels_last":
+        model = model.to(memory_format=torch.channels_last)
+    ema = EMA(model, decay=recipe.train.ema) if recipe.train.ema is not None else None
+    optimizer = make_optimizer(recipe, model)
+    schedule = make_schedule(recipe, optimizer, updates_per_epoch(train, recipe.train.accumulate))
+    folder.write("environment.json", environment() | {"device": str(device), "precision": recipe.train.precision,
+                                                      "layout": recipe.train.layout})
+    return recipe, Parts(model, task, train, val, optimizer, schedule, ema)
+
+
+def _run_trainer(folder: RunFolder, recipe: Recipe, parts: Parts, store: CheckpointStore, device: torch.device,
+                 display: Display, stop: StopRequest, tensorboard: bool, resumed: bool):
+    settings = recipe.train
+    steps = updates_per_epoch(parts.train, settings.accumulate)
+    shown = TrainingDisplay(display, settings.epochs, steps, parts.task.headline)
+    observers = [LogWriter(folder), shown]
+    if tensorboard:
+        observers.append(TensorBoardWriter(folder.path / "tensorboard"))
+
+    def find(finding: Finding) -> None:
+        folder.find(finding)
+        display.finding(finding)
+
+    seed_generators(settings.seed)
+    trainer = Trainer(
+        parts.model, parts.task, parts.train, parts.optimizer, parts.schedule,
+        Settings(epochs=settings.epochs, accumulate=settings.accumulate, clip_norm=settings.clip_norm,
+                 precision=settings.precision, channels_last=settings.layout == "channels_last",
+                 patience=settings.patience, checkpoint_steps=settings.checkpoint_steps,
+                 checkpoint_seconds=settings.checkpoint_seconds,
+                 log_steps=max(1, settings.epochs * steps // 1000)),
+        device=device, store=store, ema=parts.ema, observers=observers, stop=stop, find=find,
+        validate=validation(parts, device, settings, stop))
+    begun = any(event["event"] == "step" for event in folder.events())
+    if resumed and not begun and not store.steps():
+        display.say("resume", "no step was taken yet: from the beginning")
+    elif resumed:
+        step, state, problems = store.load()
+        for problem in problems:
+            find(Finding("checkpoint", "warning", "A damaged checkpoint was passed over", problem,
+                         f"Going on from the one of step {step}", step=step))
+        trainer.load_state(state)
+        folder.rewind(step, trainer.position.epoch)
+        folder.log("resume", step=step, epoch=trainer.position.epoch)
+        display.say("resume", f"from step {step}, epoch {trainer.position.epoch + 1} of {settings.epochs}")
+    folder.update(status="running")
+    with shown:
+        return trainer.run()
+
+
+# -- before the run folder ---------------------------------------------------------------------------------------
+
+
+def _recipe(recipe: Recipe | Mapping[str, Any] | str | Path | None, path: str | Path | None,
+            values: Mapping[str, Any] | None) -> Recipe:
+    if recipe is None:
+        recipe = Recipe()
+    elif isinstance(recipe, str | Path):
+        recipe = Recipe.load(find_recipe(recipe))
+    elif not isinstance(recipe, Recipe):
+        recipe = Recipe.parse(recipe)
+    recipe = recipe.with_values(dict(values or {}))
+    if path is not None:
+        recipe = recipe.with_values({"data.path": str(path)}, where="PATH")
+    if recipe.data.path is None:
+        raise UserError("the recipe names no images", where="data.path",
+                        remedy="Give a PATH: visus train PATH --recipe NAME")
+    return recipe
+
+
+def _try_out(recipe: Recipe, preprocessing: Preprocessing, num_classes: int) -> None:
+    """Build everything once, so that a value that does not fit ends here and leaves no folder behind."""
+    build_augmentation(list(recipe.augmentation))
+    build_task(recipe, preprocessing)
+    optimizer = make_optimizer(recipe, build_model(recipe, preprocessing, num_classes))
+    make_schedule(recipe, optimizer, steps_per_epoch=1)
+
+
+def _open(recipe: Recipe, display: Display) -> Samples:
+    samples = open_samples(str(recipe.data.path), format=recipe.data.format)
+    display.say("data", samples.recognised)
+    for note in samples.notes:
+        display.say("note", note)
+    return samples
+
+
+def _split(samples: Samples, recipe: Recipe, display: Display) -> dict[str, np.ndarray]:
+    data = recipe.data
+    splits = split_samples(samples, val=data.val, test=data.test, seed=data.split_seed, group_aware=data.groups)
+    display.say("split", split_sentence(samples, splits, recipe))
+    return splits
+
+
+def _next_folder(path: str) -> Path:
+    """runs/NAME-N with the first N that is free."""
+    name = printable(Path(path).stem or "run").replace(" ", "_")[:60]
+    name = "".join(c if c.isalnum() or c in "._-" else "_" for c in name).strip(".") or "run"
+    number = 1
+    while (Path("runs") / f"{name}-{number}").exists():
+        number += 1
+    return Path("runs") / f"{name}-{number}"
