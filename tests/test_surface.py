@@ -26,6 +26,18 @@ def test_the_public_names_are_these_and_all_resolve():
         assert getattr(visus, name) is not None
 
 
+def test_a_verb_that_shares_its_name_with_a_room_stays_callable():
+    import inspect
+
+    import visus.train.trainer
+    from visus.run.train import train
+
+    assert callable(visus.train) and inspect.signature(visus.train) == inspect.signature(train)
+    assert visus.train.trainer.Trainer is not None
+    with pytest.raises(visus.errors.UserError, match="no such"):
+        visus.train("no/such/images", progress=False)
+
+
 def test_an_unknown_name_is_an_attribute_error():
     with pytest.raises(AttributeError, match="no attribute 'trian'"):
         visus.trian  # noqa: B018

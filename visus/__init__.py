@@ -7,6 +7,8 @@ visus.list_models, visus.create_model, visus.load. Importing visus loads nothing
 from __future__ import annotations
 
 import importlib
+import sys
+from types import ModuleType
 from typing import Any
 
 __version__ = "0.1.0"
@@ -38,3 +40,33 @@ def __getattr__(name: str) -> Any:
 
 def __dir__() -> list[str]:
     return __all__
+
+
+class _Package(ModuleType):
+    """Importing a room sets it as an attribute; one that shares its name with a verb stays callable as the verb."""
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name in _PUBLIC and isinstance(value, ModuleType):
+            value.__class__ = _VerbRoom
+        super().__setattr__(name, value)
+
+
+class _VerbRoom(ModuleType):
+    """The room visus/train/, which is also visus.train(...): docs/decisions/0005."""
+
+    def __call__(self, *arguments: Any, **named: Any) -> Any:
+        return self._verb(*arguments, **named)
+
+    @property
+    def _verb(self) -> Any:
+        name = self.__name__.rpartition(".")[2]
+        return getattr(importlib.import_module(_PUBLIC[name]), name)
+
+    @property
+    def __signature__(self) -> Any:
+        import inspect
+
+        return inspect.signature(self._verb)
+
+
+sys.modules[__name__].__class__ = _Package

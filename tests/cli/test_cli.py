@@ -358,6 +358,74 @@ def test_names_that_no_terminal_shows_are_printed_safely(run, tmp_path, capsys):
     assert "\\n" in row["source"]
 
 
+def interrupted_run(photos: Path, out: Path) -> Path:
+    """A run that was stopped after a few steps, in this process."""
+    from visus.core.errors import Interrupted
+    from visus.train import trainer
+
+    real, steps = trainer.Trainer._step, [0]
+
+    def step(self, group):
+        steps[0] += 1
+        if steps[0] == 3:
+            self.stop.request()
+        return real(self, group)
+
+    trainer.Trainer._step = step
+    try:
+        with pytest.raises(Interrupted):
+            import visus
+
+            visus.train(photos, out=out, progress=False, values={
+                "train.epochs": 2, "train.batch_size": 4, "model.name": "mlp", "data.image_size": 8,
+                "train.threads": 1, "train.layout": "contiguous"})
+    finally:
+        trainer.Trainer._step = real
+    return out
+
+
+def test_a_resume_with_an_edited_recipe_is_refused_field_by_field(photos, tmp_path, capsys):
+    run = interrupted_run(photos, tmp_path / "run")
+    text = (run / "recipe.yaml").read_text()
+    (run / "recipe.yaml").write_text(text.replace("epochs: 2", "epochs: 5"))
+    refused(capsys, ["train", "--resume", str(run)], "train.epochs: 2 became 5", "recipe.yaml")
+    (run / "recipe.yaml").write_text(text)
+    assert main(["train", "--resume", str(run), "--quiet"]) == 0
+
+
+def test_a_resume_with_changed_images_is_refused_until_it_is_accepted(tmp_path, capsys):
+    photos = make_photos(tmp_path / "photos")
+    run = interrupted_run(photos, tmp_path / "run")
+    picture(photos / "cat" / "0.png", 120, side=14)
+    refused(capsys, ["train", "--resume", str(run)], "images have changed", "--resume-anyway")
+    assert main(["train", "--resume", str(run), "--quiet", "--resume-anyway"]) == 0
+    assert "images changed" in (run / "findings.jsonl").read_text()
+
+
+def test_running_out_of_memory_names_batch_and_size(photos, tmp_path, monkeypatch, capsys):
+    import torch
+
+    from visus.train.trainer import Trainer
+
+    def step(self, group):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
+
+    monkeypatch.setattr(Trainer, "_step", step)
+    refused(capsys, ["train", str(photos), "--out", str(tmp_path / "run"), *QUICK], "out of memory", "--batch-size")
+
+
+def test_too_little_shared_memory_means_no_workers(photos, tmp_path, monkeypatch, capsys):
+    import shutil
+    from collections import namedtuple
+
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(1 << 20, 1 << 20, 1000))
+    arguments = [a for a in QUICK if a != "--quiet"]
+    assert main(["train", str(photos), "--out", str(tmp_path / "run"), "--workers", "2", *arguments]) == 0
+    assert "shared memory" in capsys.readouterr().out
+    assert "workers: 0" in (tmp_path / "run/recipe.yaml").read_text()
+
+
 def test_sigterm_saves_and_resume_ends_with_the_same_bits(photos, tmp_path):
     import signal
     import time

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import numpy as np
 import torch
 
 from visus.core.device import environment, pick_device, pick_precision
-from visus.core.errors import Interrupted, RunError, TrainingDiverged, UserError, printable
+from visus.core.errors import Interrupted, ResourceError, RunError, TrainingDiverged, UserError, printable
 from visus.core.files import read_json
 from visus.core.preprocessing import Preprocessing
 from visus.core.record import Finding, RunFolder
@@ -48,6 +49,8 @@ from visus.train.checkpoint import CheckpointStore, seed_generators
 from visus.train.stop import StopRequest
 from visus.train.trainer import Settings, Trainer
 from visus.train.tune import choose_execution
+
+PREFETCHED = 2  # batches that each loader worker keeps ready: PyTorch's default
 
 
 def train(path: str | Path | None = None, *, recipe: Recipe | Mapping[str, Any] | str | Path | None = None,
@@ -107,6 +110,7 @@ def resume(run: str | Path | Run, *, progress: bool = True, changed_data_is_fine
             raise RunError("was stopped before training began: there is nothing to resume", where=folder.path,
                            remedy="Start it again with another --out")
         recipe = Recipe.load(folder.path / "recipe.yaml")
+        _refuse_changes(folder, recipe, changed_data_is_fine)
         samples = _open(recipe, display)
         samples, _ = drop_bad_images(samples, recipe.data.on_bad_image, display)
         splits = _split(samples, recipe, display)
@@ -148,6 +152,13 @@ def _train(folder: RunFolder, recipe: Recipe, samples: Samples, splits: dict[str
     except TrainingDiverged:
         folder.update(status="diverged", seconds=before + watch.seconds)
         raise
+    except (RuntimeError, MemoryError) as error:
+        if not _is_out_of_memory(error):
+            raise
+        raise ResourceError(f"out of memory with batches of {recipe.train.batch_size} images of "
+                            f"{preprocessing.size[0]} x {preprocessing.size[1]} px", where=folder.path,
+                            remedy="Use a smaller --batch-size, with --set train.accumulate=2 for the same updates, or "
+                            "a smaller --image-size") from error
     finally:
         torch.set_num_threads(threads_before)
         torch.use_deterministic_algorithms(deterministic_before)
@@ -158,6 +169,7 @@ def _build(folder: RunFolder, recipe: Recipe, samples: Samples, splits: dict[str
            preprocessing: Preprocessing, device: torch.device, display: Display) -> tuple[Recipe, Parts]:
     task = build_task(recipe, preprocessing)
     cache = folder.path / "cache"
+    recipe = _fit_shared_memory(recipe, preprocessing, display)
     train = build_loader(recipe, samples, splits["train"], preprocessing, training=True, device=device, cache=cache)
     val = build_loader(recipe, samples, splits["val"], preprocessing, training=False, device=device, cache=cache)
     model = build_model(recipe, preprocessing, len(samples.classes)).to(device)
@@ -167,19 +179,35 @@ def _build(folder: RunFolder, recipe: Recipe, samples: Samples, splits: dict[str
                                   layout=recipe.train.layout, threads=recipe.train.threads)
         recipe = recipe.with_values({"train.layout": "channels_last" if chosen.channels_last else "contiguous",
                                      "train.threads": chosen.threads})
-        recipe.save(folder.path / "recipe.yaml")  # a resume must compute in the same way
         timed = "; ".join(f"{name}: {1000 * s:.0f} ms" for name, s in chosen.seconds.items())
         display.say("machine", f"{device.type}, {recipe.train.precision}, {recipe.train.layout}, "
                     f"{chosen.threads} threads ({timed or 'as set'})")
+    recipe.save(folder.path / "recipe.yaml")  # with what was chosen here: a resume must compute in the same way
     torch.set_num_threads(int(recipe.train.threads))
     if recipe.train.layout == "channels_last":
         model = model.to(memory_format=torch.channels_last)
     ema = EMA(model, decay=recipe.train.ema) if recipe.train.ema is not None else None
     optimizer = make_optimizer(recipe, model)
     schedule = make_schedule(recipe, optimizer, updates_per_epoch(train, recipe.train.accumulate))
+    folder.update(recipe=recipe.model_dump(mode="json"))
     folder.write("environment.json", environment() | {"device": str(device), "precision": recipe.train.precision,
                                                       "layout": recipe.train.layout})
     return recipe, Parts(model, task, train, val, optimizer, schedule, ema)
+
+
+def _fit_shared_memory(recipe: Recipe, preprocessing: Preprocessing, display: Display) -> Recipe:
+    """Loader workers hand batches over in shared memory; where it is too small they die with a bus error."""
+    try:
+        free = shutil.disk_usage("/dev/shm").free
+    except OSError:
+        return recipe
+    batch = int(recipe.train.batch_size) * preprocessing.channels * preprocessing.size[0] * preprocessing.size[1] * 4
+    needed = batch * int(recipe.data.workers) * (PREFETCHED + 1)
+    if needed <= free:
+        return recipe
+    display.say("note", f"{recipe.data.workers} loader workers would need {needed >> 20} MiB of shared memory, "
+                f"{free >> 20} MiB are free: images are loaded in this process")
+    return recipe.with_values({"data.workers": 0})
 
 
 def _run_trainer(folder: RunFolder, recipe: Recipe, parts: Parts, store: CheckpointStore, device: torch.device,
@@ -222,6 +250,12 @@ def _run_trainer(folder: RunFolder, recipe: Recipe, parts: Parts, store: Checkpo
         return trainer.run()
 
 
+def _is_out_of_memory(error: Exception) -> bool:
+    text = str(error)
+    return isinstance(error, MemoryError | torch.OutOfMemoryError) or "allocate memory" in text or \
+        "out of memory" in text
+
+
 # -- before the run folder ---------------------------------------------------------------------------------------
 
 
@@ -240,6 +274,34 @@ def _recipe(recipe: Recipe | Mapping[str, Any] | str | Path | None, path: str | 
         raise UserError("the recipe names no images", where="data.path",
                         remedy="Give a PATH: visus train PATH --recipe NAME")
     return recipe
+
+
+def _refuse_changes(folder: RunFolder, recipe: Recipe, fine: bool) -> None:
+    """A recipe edited since the run began would give another result; another machine or version may."""
+    before, now = flat(folder.about.get("recipe", {})), flat(recipe.model_dump(mode="json"))
+    changed = [f"{name}: {before.get(name)!r} became {now.get(name)!r}" for name in before | now
+               if before and before.get(name) != now.get(name)]
+    if changed and not fine:
+        raise RunError("the recipe has changed since the run began: " + "; ".join(changed),
+                       where=folder.path / "recipe.yaml",
+                       remedy="Change it back, train a new run from it, or accept another result with --resume-anyway")
+    if changed:
+        folder.find(Finding("resume", "warning", "The recipe changed before a resume", "; ".join(changed),
+                            "The result is not that of an uninterrupted run"))
+    then, here = folder.read("environment.json", {}), environment()
+    moved = [f"{name} {then[name]} became {here[name]}" for name in ("torch", "numpy", "processor", "cpu_capability")
+             if name in then and then[name] != here[name]]
+    if moved:
+        folder.find(Finding("resume", "note", "The run goes on in another environment", "; ".join(moved),
+                            "The same bits are promised on the same machine and versions only"))
+
+
+def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{'train': {'epochs': 3}} -> {'train.epochs': 3}."""
+    out: dict[str, Any] = {}
+    for name, value in values.items():
+        out |= flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {prefix + name: value}
+    return out
 
 
 def _try_out(recipe: Recipe, preprocessing: Preprocessing, num_classes: int) -> None:

@@ -1,0 +1,131 @@
+"""Augmentation: batched tensor operations whose every draw is a function of (seed, epoch, sample).
+
+A batch is augmented the same in whatever order, worker or batch its samples come. Each transform is a frozen dataclass
+in a file of this package, registered at its end.
+"""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Protocol
+
+import numpy as np
+
+from visus.core.errors import RecipeError, did_you_mean
+from visus.core.registry import Registry
+from visus.core.seeds import uniform
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from visus.data.transforms.crop import RandomResizedCrop
+
+augmentations = Registry("augmentation", "visus.data.transforms")
+
+
+@dataclass(frozen=True, slots=True)
+class Draws:
+    """The random numbers of one transform for one batch. index: int64 [B], positions of the samples in the set."""
+
+    index: np.ndarray
+    seed: int
+    epoch: int
+    stream: str
+
+    def uniform(self, count: int) -> np.ndarray:
+        """float64 [B, count] in [0, 1)."""
+        return uniform(self.index, self.seed, self.epoch, self.stream, draws=count)
+
+
+class Transform(Protocol):
+    """images [B, C, H, W] -> images of the same type. `any_dtype`: takes uint8 as it is, else float in [0, 1]."""
+
+    any_dtype: bool
+
+    def __call__(self, images: Tensor, draws: Draws) -> Tensor: ...
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """Transforms in order. (name, transform) pairs in `steps`."""
+
+    steps: tuple[tuple[str, Transform], ...]
+
+    @property
+    def decode_crop(self) -> RandomResizedCrop | None:
+        """The first step when it is a random resized crop: done on the full image where there is one."""
+        if self.steps and self.steps[0][0] == "random_resized_crop":
+            return self.steps[0][1]  # type: ignore[return-value]
+        return None
+
+    def draws(self, position: int, index: np.ndarray, seed: int, epoch: int) -> Draws:
+        return Draws(np.asarray(index), seed, epoch, f"{position} {self.steps[position][0]}")
+
+    def __call__(self, images: Tensor, index: np.ndarray, seed: int, epoch: int, *, cropped: bool = False) -> Tensor:
+        """uint8 or float in [0, 1] [B, C, H, W] -> the same, or float where a step needs it.
+
+        index: int64 [B]. cropped: `decode_crop` was done while decoding.
+        """
+        for position, (_, transform) in enumerate(self.steps):
+            if cropped and position == 0 and self.decode_crop is not None:
+                continue
+            if not transform.any_dtype:
+                images = to_unit(images)
+            images = transform(images, self.draws(position, index, seed, epoch))
+        return images
+
+
+def to_unit(images: Tensor) -> Tensor:
+    """uint8 in 0..255 -> float32 in [0, 1]; float stays as it is."""
+    import torch
+
+    return images.to(torch.float32).div_(255) if images.dtype == torch.uint8 else images
+
+
+def build_augmentation(steps: Sequence[Mapping[str, Any]]) -> Augmentation | None:
+    """[{'name': 'horizontal_flip', 'probability': 0.5}, ...] -> Augmentation; None for an empty list.
+
+    Raises RecipeError naming the step: unknown name or field (with the nearest), value out of range, a random resized
+    crop that is not the first step.
+    """
+    built = []
+    for position, step in enumerate(steps):
+        where = f"augmentation[{position}]"
+        values = dict(step)
+        name = values.pop("name", None)
+        if not isinstance(name, str):
+            raise RecipeError("a step has no name", where=f"{where}={dict(step)}",
+                              remedy="Write steps as {name: horizontal_flip}")
+        known = {entry.name: entry for entry in augmentations.entries()}
+        if name not in known:
+            raise RecipeError("there is no such augmentation", where=f"{where}.name={name!r}",
+                              remedy=did_you_mean(name, sorted(known)))
+        fields = [p for p in inspect.signature(known[name].build).parameters if p != "any_dtype"]
+        for field in values:
+            if field not in fields:
+                raise RecipeError(f"{name} has no such field", where=f"{where}.{field}={values[field]!r}",
+                                  remedy=did_you_mean(field, fields))
+        if name == "random_resized_crop" and position:
+            raise RecipeError("random_resized_crop must be the first step", where=where,
+                              remedy="It is done while the image is decoded: move it to the front")
+        plain = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
+        built.append((name, known[name].build(**plain)))
+    return Augmentation(tuple(built)) if built else None
+
+
+def check_range(transform: object, field: str, value: object, low: float, high: float) -> None:
+    """RecipeError unless `value` is a number in [low, high]."""
+    if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
+        raise RecipeError(f"must be a number from {low:g} to {high:g}",
+                          where=f"augmentation.{type(transform).__name__}.{field}={value!r}")
+
+
+def check_interval(transform: object, field: str, value: object, low: float, high: float) -> None:
+    """RecipeError unless `value` is a pair of rising numbers in [low, high]."""
+    numbers = isinstance(value, tuple) and len(value) == 2 and all(
+        isinstance(v, int | float) and not isinstance(v, bool) for v in value)
+    if not numbers or not low <= value[0] <= value[1] <= high:  # type: ignore[index]
+        raise RecipeError(f"must be two rising numbers from {low:g} to {high:g}",
+                          where=f"augmentation.{type(transform).__name__}.{field}={value!r}")
