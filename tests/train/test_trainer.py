@@ -222,6 +222,24 @@ def test_a_layer_that_overflows_is_named(tmp_path):
     assert "layer 5" in str(error.value)
 
 
+def test_patience_ends_the_run_and_the_best_weights_are_kept(tmp_path):
+    from safetensors.torch import load_file
+
+    made = setup(tmp_path, epochs=9, patience=2, ema=False)
+    scores = iter([0.5, 0.7, 0.6, 0.7, 0.9])
+    weights = []
+
+    def validate():
+        weights.append({k: v.clone() for k, v in made.trainer.model.state_dict().items()})
+        return {"accuracy": next(scores), "loss": 1.0}
+
+    made.trainer.validate = validate
+    position = made.trainer.run()
+    assert position.stopped_early and position.epoch == 4 and position.best == 0.7 and position.best_epoch == 1
+    for name, tensor in load_file(made.store.folder / BEST).items():
+        assert torch.equal(tensor, weights[1][name])
+
+
 # -- checkpoints -------------------------------------------------------------------------------------------------
 
 

@@ -126,7 +126,7 @@ class Loader:
             bad = [self._lost(p) for p in positions if p in self._unreadable] if self._unreadable else []
             if bad:
                 positions = positions[~np.isin(positions, list(self._unreadable))]
-            images = self._pixels[torch.from_numpy(positions)]
+            images = self._pixels.index_select(0, torch.from_numpy(positions))
             return _Fetched(files.finish(images, self.indices[positions], epoch, cropped=False), tuple(bad))
         if self.samples.in_memory:
             index = self.indices[positions]

@@ -25,6 +25,7 @@ class Display:
     def __init__(self, show: bool = True):
         self.console = Console(highlight=False)
         self.show = show
+        self.live = show and (self.console.is_terminal or self.console.is_jupyter)  # else lines that stay, no bars
         self._progress: Progress | None = None
 
     def say(self, topic: str, text: str) -> None:
@@ -52,7 +53,7 @@ class Display:
     @contextmanager
     def steps(self, what: str, total: int | None) -> Iterator[Any]:
         """A bar for long work that is not training; yields a function that advances it."""
-        if not self.show:
+        if not self.live:
             yield lambda count=1: None
             return
         with Progress(TextColumn(f"[bold cyan]{what:<10}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(),
@@ -73,7 +74,7 @@ class TrainingDisplay:
         self._fields: dict[str, Any] = {"loss": "", "metric": "", "rate": "", "memory": ""}
 
     def __enter__(self) -> TrainingDisplay:
-        if self.display.show:
+        if self.display.live:
             self._progress = Progress(
                 TextColumn("[bold cyan]epoch {task.fields[epoch]}"), BarColumn(bar_width=24), MofNCompleteColumn(),
                 TextColumn("loss {task.fields[loss]}"), TextColumn("{task.fields[metric]}"),
@@ -87,12 +88,12 @@ class TrainingDisplay:
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self.display.show:
+        if self.display.live:
             self._progress.stop()
             self.display._progress = None
 
     def on_step(self, report: StepReport) -> None:
-        if self.display.show:
+        if self.display.live:
             self._fields |= {"loss": f"{report.loss:.4f}", "rate": f"{report.images_per_s:,.0f} images/s"}
             self._progress.update(self._task, completed=report.step, epoch=f"{report.epoch + 1}/{self.epochs}",
                                   **self._fields)
@@ -103,7 +104,8 @@ class TrainingDisplay:
         value = report.metrics.get(self.headline)
         shown = "" if value is None else f"{self.headline} {value:.4f}"
         self._fields |= {"metric": shown, "memory": f"{report.peak_memory_mb:,.0f} MB"}
-        self._progress.update(self._task, completed=report.step, **self._fields)
+        if self.display.live:
+            self._progress.update(self._task, completed=report.step, **self._fields)
         self.display.result(Text.assemble(
             (f"epoch {report.epoch + 1:<5}", "bold cyan"), f"loss {report.train_loss:.4f}  "
             f"val loss {report.metrics.get('loss', float('nan')):.4f}  {shown}  lr {report.lr:.2g}  "

@@ -8,6 +8,7 @@ from typing import ClassVar, Literal
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from visus.core.errors import RecipeError
@@ -42,26 +43,24 @@ class RandomCrop:
         if self.padding_mode == "reflect" and self.padding >= min(height, width):
             raise RecipeError(f"reflect needs less than the image's {min(height, width)} pixels",
                               where=f"augmentation.RandomCrop.padding={self.padding}")
-        shifts = np.floor(draws.uniform(2) * (2 * self.padding + 1)).astype(np.int64) - self.padding
-        rows, row_inside = self._source(shifts[:, 0], height)  # [B, H]
-        columns, column_inside = self._source(shifts[:, 1], width)  # [B, W]
-        place = torch.from_numpy(rows[:, :, None] * width + columns[:, None, :]).to(images.device)
-        flat = images.reshape(batch, channels, height * width)
-        out = flat.gather(2, place.reshape(batch, 1, -1).expand(-1, channels, -1))
-        out = out.reshape(batch, channels, height, width)
-        if self.padding_mode == "zeros":
-            inside = torch.from_numpy(row_inside[:, :, None] & column_inside[:, None, :]).to(images.device)
-            out = out * inside[:, None]  # [B, 1, H, W]
-        return out
+        corners = torch.from_numpy(np.floor(draws.uniform(2) * (2 * self.padding + 1)).astype(np.int64))
+        padded = self._padded(images)
+        rows, columns = padded.shape[-2:]
+        # every run of `width` pixels in memory is a row of `runs`; a window is `height` of them
+        runs = padded.flatten().as_strided((padded.numel() - width + 1, width), (1, 1))
+        plane = torch.arange(batch * channels).view(batch, channels, 1) * (rows * columns)
+        start = (corners[:, :1] + torch.arange(height)) * columns + corners[:, 1:]  # [B, H]
+        places = (plane + start[:, None, :]).flatten().to(images.device)  # [B, C, H] -> one list
+        return runs.index_select(0, places).view(batch, channels, height, width)
 
-    def _source(self, shift: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray]:
-        """(source coordinate of each output coordinate [B, size], whether it lies in the image)."""
-        wanted = np.arange(size) + shift[:, None]
-        inside = (wanted >= 0) & (wanted < size)
-        if self.padding_mode == "reflect":
-            wanted = np.abs(wanted)
-            return np.where(wanted >= size, 2 * (size - 1) - wanted, wanted), inside
-        return wanted.clip(0, size - 1), inside
+    def _padded(self, images: Tensor) -> Tensor:
+        if self.padding_mode == "zeros":
+            return F.pad(images, (self.padding,) * 4)
+        for dim in (-2, -1):
+            size = images.shape[dim]
+            place = torch.arange(-self.padding, size + self.padding, device=images.device).abs()
+            images = images.index_select(dim, torch.where(place >= size, 2 * (size - 1) - place, place))
+        return images.contiguous()
 
 
 @dataclass(frozen=True)
@@ -70,7 +69,7 @@ class RandomResizedCrop:
 
     scale: area of the box as a share of the image. ratio: width over height. Of files the box is cut from the image in
     its full size, while it is decoded; of images in memory or in the cache, from the image in the model's size.
-    Resampling is bilinear and antialiased.
+    Resampling is bilinear, and antialiased where it shrinks.
     """
 
     scale: tuple[float, float] = (0.08, 1.0)
@@ -107,25 +106,22 @@ class RandomResizedCrop:
     def __call__(self, images: Tensor, draws: Draws) -> Tensor:
         batch, _, height, width = images.shape
         boxes = self.boxes(np.full(batch, height), np.full(batch, width), draws)
-        rows = torch.from_numpy(_triangle_weights(boxes[:, 0], boxes[:, 2], height, height)).to(images.device)
-        columns = torch.from_numpy(_triangle_weights(boxes[:, 1], boxes[:, 3], width, width)).to(images.device)
-        # [B, 1, h, H] @ [B, C, H, W] @ [B, 1, W, w]
-        out = rows[:, None] @ to_unit(images) @ columns[:, None].transpose(-1, -2)
-        return out.clamp_(0, 1)
+        y = _source_coordinates(boxes[:, 0], boxes[:, 2], height)
+        x = _source_coordinates(boxes[:, 1], boxes[:, 3], width)
+        grid = np.stack(np.broadcast_arrays(x[:, None, :], y[:, :, None]), -1)  # [B, H, W, 2]
+        return F.grid_sample(to_unit(images), torch.from_numpy(grid).to(images.device), mode="bilinear",
+                             align_corners=False)
 
 
-def _triangle_weights(start: np.ndarray, length: np.ndarray, size: int, out: int) -> np.ndarray:
-    """float32 [B, out, size]: the antialiased bilinear filter that resizes [start, start + length) to `out` samples.
+def _source_coordinates(start: np.ndarray, length: np.ndarray, size: int) -> np.ndarray:
+    """float32 [B, size]: where in an axis of `size` pixels each pixel of the enlarged box [start, start + length) lies.
 
-    The triangle kernel is widened by the scale when shrinking; its weights stay inside the box and sum to one.
+    In grid_sample's coordinates, and inside the box, so that nothing beyond it is mixed in. Enlarging needs no
+    antialiasing.
     """
-    scale = (length / out)[:, None, None]
-    support = np.maximum(scale, 1.0)
-    centre = start[:, None, None] + (np.arange(out)[:, None] + 0.5) * scale
-    position = np.arange(size)
-    weights = np.maximum(0.0, 1 - np.abs(position + 0.5 - centre) / support)
-    weights *= (position >= start[:, None, None]) & (position < (start + length)[:, None, None])
-    return (weights / weights.sum(-1, keepdims=True)).astype(np.float32)
+    start, length = start[:, None], length[:, None]
+    pixel = (start + (np.arange(size) + 0.5) * (length / size) - 0.5).clip(start, start + length - 1)
+    return ((2 * pixel + 1) / size - 1).astype(np.float32)
 
 
 augmentations.add(RandomCrop, {"random_crop": {}})

@@ -41,7 +41,8 @@ class VerticalFlip:
 
 def _flipped(images: Tensor, draws: Draws, probability: float, dim: int) -> Tensor:
     chosen = torch.from_numpy(draws.uniform(1)[:, 0] < probability).to(images.device)
-    return torch.where(chosen[:, None, None, None], images.flip(dim), images)
+    both = torch.cat([images, images.flip(dim)])
+    return both.index_select(0, torch.arange(len(images), device=images.device) + len(images) * chosen)
 
 
 augmentations.add(HorizontalFlip, {"horizontal_flip": {}})
