@@ -429,8 +429,9 @@ def test_a_missing_half_and_a_cut_gzip_are_refused(tmp_path):
 
 
 def test_fashion_mnist_of_the_distribution_has_its_published_counts():
-    folder = Path("/usr/share") / "datasets" / "fashion-mnist"
-    if not folder.is_dir():
+    bases = os.environ.get("XDG_DATA_DIRS", "/usr/local/share:/usr/share").split(":")  # XDG base directories
+    folder = next((path for base in bases if (path := Path(base) / "datasets" / "fashion-mnist").is_dir()), None)
+    if folder is None:
         pytest.skip("the package dataset-fashion-mnist is not installed")
     labels = read_idx(str(folder / "train-labels-idx1-ubyte.gz"))
     assert np.bincount(labels).tolist() == [6000] * 10

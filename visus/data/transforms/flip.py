@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import ClassVar
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -40,9 +41,8 @@ class VerticalFlip:
 
 
 def _flipped(images: Tensor, draws: Draws, probability: float, dim: int) -> Tensor:
-    chosen = torch.from_numpy(draws.uniform(1)[:, 0] < probability).to(images.device)
-    both = torch.cat([images, images.flip(dim)])
-    return both.index_select(0, torch.arange(len(images), device=images.device) + len(images) * chosen)
+    kept = torch.from_numpy(np.flatnonzero(draws.uniform(1)[:, 0] >= probability)).to(images.device)
+    return images.flip(dim).index_copy_(0, kept, images.index_select(0, kept))
 
 
 augmentations.add(HorizontalFlip, {"horizontal_flip": {}})
