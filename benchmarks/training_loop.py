@@ -19,12 +19,12 @@ from pathlib import Path
 import numpy as np
 import torch
 from torch import nn
-from visus.data.loader import Loader
-from visus.data.samples import Samples
 
 from visus.core.device import environment
 from visus.core.preprocessing import Preprocessing
 from visus.core.seeds import permutation
+from visus.data.loader import Loader
+from visus.data.samples import Samples
 from visus.losses.classification import get_loss
 from visus.optim.build import build_optimizer
 from visus.optim.parameter_groups import parameter_groups

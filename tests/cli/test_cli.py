@@ -402,6 +402,40 @@ def test_a_resume_with_changed_images_is_refused_until_it_is_accepted(tmp_path, 
     assert "images changed" in (run / "findings.jsonl").read_text()
 
 
+def test_a_run_without_validation_images_is_refused_before_it_begins(photos, tmp_path, capsys):
+    refused(capsys, ["train", str(photos), "--out", str(tmp_path / "run"), *QUICK, "--set", "data.val=0"],
+            "data.val=0", "no images are left")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_run_that_diverges_leaves_a_report_with_the_finding(photos, tmp_path, capsys):
+    out = tmp_path / "run"
+    message = refused(capsys, ["train", str(photos), "--out", str(out), *QUICK, "--epochs", "30", "--lr", "1e30",
+                               "--set", "optimizer.name=sgd"], "step", "layer", "--lr")
+    assert "saved" not in message
+    assert json.loads((out / "run.json").read_text())["status"] == "diverged"
+    assert "Training diverged" in (out / "report.html").read_text()
+
+
+def test_an_image_that_goes_away_after_the_scan_is_named_and_the_run_can_go_on(tmp_path, capsys, monkeypatch):
+    from visus.run import train as verb
+
+    photos = make_photos(tmp_path / "photos")
+    away, real = photos / "cat" / "3.png", verb._build
+
+    def remove_first(*arguments):
+        away.rename(tmp_path / "3.png")
+        return real(*arguments)
+
+    monkeypatch.setattr(verb, "_build", remove_first)
+    out = tmp_path / "run"
+    refused(capsys, ["train", str(photos), "--out", str(out), *QUICK], "3.png")
+    monkeypatch.undo()
+    assert json.loads((out / "run.json").read_text())["status"] == "failed"
+    (tmp_path / "3.png").rename(away)
+    assert main(["train", "--resume", str(out), "--quiet"]) == 0
+
+
 def test_running_out_of_memory_names_batch_and_size(photos, tmp_path, monkeypatch, capsys):
     import torch
 

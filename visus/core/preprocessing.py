@@ -51,7 +51,8 @@ class Preprocessing:
         """uint8 [H, W, C] -> uint8 [channels, height, width], before normalisation."""
         import torch
 
-        return self.resized_batch(torch.from_numpy(np.require(pixels, requirements=["C", "W"])).permute(2, 0, 1).unsqueeze(0))[0]
+        images = torch.from_numpy(np.require(pixels, requirements=["C", "W"])).permute(2, 0, 1)  # [C, H, W]
+        return self.resized_batch(images.unsqueeze(0))[0]
 
     def resized_batch(self, images: Tensor) -> Tensor:
         """uint8 [B, C, H, W] -> uint8 [B, channels, height, width], before normalisation."""

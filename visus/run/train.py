@@ -11,7 +11,7 @@ import numpy as np
 import torch
 
 from visus.core.device import environment, pick_device, pick_precision
-from visus.core.errors import Interrupted, ResourceError, RunError, TrainingDiverged, UserError, printable
+from visus.core.errors import DataError, Interrupted, ResourceError, RunError, TrainingDiverged, UserError, printable
 from visus.core.files import read_json
 from visus.core.preprocessing import Preprocessing
 from visus.core.record import Finding, RunFolder
@@ -47,7 +47,7 @@ from visus.run.survey import (
 )
 from visus.train.checkpoint import CheckpointStore, seed_generators
 from visus.train.stop import StopRequest
-from visus.train.trainer import Settings, Trainer
+from visus.train.trainer import Position, Settings, Trainer
 from visus.train.tune import choose_execution
 
 PREFETCHED = 2  # batches that each loader worker keeps ready: PyTorch's default
@@ -135,6 +135,7 @@ def _train(folder: RunFolder, recipe: Recipe, samples: Samples, splits: dict[str
     threads_before = torch.get_num_threads()
     deterministic_before = torch.are_deterministic_algorithms_enabled()
     torch.use_deterministic_algorithms(recipe.train.deterministic, warn_only=True)
+    torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # a debugging aid
     before = folder.about.get("seconds", 0.0)
     stop = StopRequest()
     try:
@@ -146,13 +147,12 @@ def _train(folder: RunFolder, recipe: Recipe, samples: Samples, splits: dict[str
             seconds = before + watch.seconds
             finish_run(folder, recipe, samples, splits, preprocessing, parts.task, store, position, device, display,
                        seconds, stop)
-    except Interrupted:
-        folder.update(status="interrupted", seconds=before + watch.seconds)
-        raise
-    except TrainingDiverged:
-        folder.update(status="diverged", seconds=before + watch.seconds)
+    except UserError as error:
+        status = {Interrupted: "interrupted", TrainingDiverged: "diverged"}.get(type(error), "failed")
+        _leave(folder, status, before + watch.seconds)
         raise
     except (RuntimeError, MemoryError) as error:
+        _leave(folder, "failed", before + watch.seconds)
         if not _is_out_of_memory(error):
             raise
         raise ResourceError(f"out of memory with batches of {recipe.train.batch_size} images of "
@@ -163,6 +163,15 @@ def _train(folder: RunFolder, recipe: Recipe, samples: Samples, splits: dict[str
         torch.set_num_threads(threads_before)
         torch.use_deterministic_algorithms(deterministic_before)
     return Run(folder)
+
+
+def _leave(folder: RunFolder, status: str, seconds: float) -> None:
+    """Say in the run how it ended and draw what there is; a full disk must not hide the first error."""
+    try:
+        folder.update(status=status, seconds=round(seconds, 1))
+        write_report(folder)
+    except UserError:
+        pass
 
 
 def _build(folder: RunFolder, recipe: Recipe, samples: Samples, splits: dict[str, np.ndarray],
@@ -211,7 +220,7 @@ def _fit_shared_memory(recipe: Recipe, preprocessing: Preprocessing, display: Di
 
 
 def _run_trainer(folder: RunFolder, recipe: Recipe, parts: Parts, store: CheckpointStore, device: torch.device,
-                 display: Display, stop: StopRequest, tensorboard: bool, resumed: bool):
+                 display: Display, stop: StopRequest, tensorboard: bool, resumed: bool) -> Position:
     settings = recipe.train
     steps = updates_per_epoch(parts.train, settings.accumulate)
     shown = TrainingDisplay(display, settings.epochs, steps, parts.task.headline)
@@ -323,6 +332,10 @@ def _open(recipe: Recipe, display: Display) -> Samples:
 def _split(samples: Samples, recipe: Recipe, display: Display) -> dict[str, np.ndarray]:
     data = recipe.data
     splits = split_samples(samples, val=data.val, test=data.test, seed=data.split_seed, group_aware=data.groups)
+    for name in ("val", "test"):
+        if not len(splits[name]):
+            raise DataError(f"no images are left for the {name} split", where=f"data.{name}={getattr(data, name)}",
+                            remedy="A model is chosen on val and measured once on test: give each a share of 0.15")
     display.say("split", split_sentence(samples, splits, recipe))
     return splits
 
