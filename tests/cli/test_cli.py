@@ -384,6 +384,15 @@ def interrupted_run(photos: Path, out: Path) -> Path:
     return out
 
 
+def test_a_resume_may_change_the_workers_and_ends_with_the_same_bits(photos, tmp_path, capsys):
+    whole, parts = interrupted_run(photos, tmp_path / "whole"), interrupted_run(photos, tmp_path / "parts")
+    assert main(["train", "--resume", str(whole), "--quiet"]) == 0
+    refused(capsys, ["train", "--resume", str(parts), "--epochs", "9"], "train.epochs=9", "data.workers")
+    assert main(["train", "--resume", str(parts), "--quiet", "--workers", "2"]) == 0
+    for name in ("model/model.safetensors", "metrics.json"):
+        assert (whole / name).read_bytes() == (parts / name).read_bytes(), name
+
+
 def test_a_resume_with_an_edited_recipe_is_refused_field_by_field(photos, tmp_path, capsys):
     run = interrupted_run(photos, tmp_path / "run")
     text = (run / "recipe.yaml").read_text()

@@ -1,12 +1,10 @@
-"""Runs that are killed with SIGKILL again and again, and resumed until they end.
+"""Runs that are killed with SIGKILL again and again, and resumed until they end; for the tests and the benchmark.
 
-`python tests/run/kill_harness.py --kills 50` is the long form: random moments from outside, and every kind of moment
-inside a checkpoint write, with 0 and with 2 loader workers. It prints a table and exits 1 when any bit differs.
+Kills come from outside at random moments, and from inside a checkpoint write, at each kind of call that it makes.
 """
 
 from __future__ import annotations
 
-import argparse
 import hashlib
 import json
 import os
@@ -14,7 +12,6 @@ import random
 import shutil
 import signal
 import sys
-import tempfile
 import time
 import traceback
 from dataclasses import dataclass
@@ -36,7 +33,8 @@ VALUES = {
 class Outcome:
     workers: int
     kills: int
-    resumes: int
+    starts: int
+    runs: int
     same: bool
     seconds: float
 
@@ -145,7 +143,7 @@ def torture(folder: Path, *, workers: int, kills: int, seed: int) -> Outcome:
     assert wait(start(data, whole, workers), None) == 0, "the uninterrupted run failed"
     length = time.monotonic() - started
     expected = digest(whole)
-    struck = resumes = 0
+    struck = starts = runs = 0
     same = True
     while struck < kills:
         run = folder / f"killed-{struck}"
@@ -157,7 +155,7 @@ def torture(folder: Path, *, workers: int, kills: int, seed: int) -> Outcome:
             if status is None:
                 os.killpg(pid, signal.SIGKILL)
                 status = wait(pid, None)
-            resumes += 1
+            starts += 1
             if status == signal.SIGKILL:
                 struck += 1
                 try:
@@ -167,24 +165,6 @@ def torture(folder: Path, *, workers: int, kills: int, seed: int) -> Outcome:
             else:
                 assert status == 0, f"a resumed run failed with status {status}"
         same &= digest(run) == expected
+        runs += 1
         shutil.rmtree(run)
-    return Outcome(workers, struck, resumes, same, time.monotonic() - began)
-
-
-def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--kills", type=int, default=50)
-    parser.add_argument("--seed", type=int, default=0)
-    arguments = parser.parse_args()
-    ok = True
-    for workers in (0, 2):
-        with tempfile.TemporaryDirectory() as folder:
-            outcome = torture(Path(folder), workers=workers, kills=arguments.kills, seed=arguments.seed)
-        ok &= outcome.same
-        print(f"{workers} workers: {outcome.kills} kills, {outcome.resumes} starts, "
-              f"{'all bits the same' if outcome.same else 'BITS DIFFER'}, {outcome.seconds:.0f} s", flush=True)
-    return 0 if ok else 1
-
-
-if __name__ == "__main__":
-    sys.exit(main())
+    return Outcome(workers, struck, starts, runs, same, time.monotonic() - began)

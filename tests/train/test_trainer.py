@@ -363,6 +363,53 @@ def test_at_every_write_that_can_fail_one_verified_checkpoint_exists(tmp_path, m
             assert made.store.load()[0] in (0, 3)
 
 
+def test_after_a_power_cut_at_any_moment_one_verified_checkpoint_exists(tmp_path, monkeypatch):
+    """Folder changes since the last fsync of the folder may be lost, in order; file contents were synced before their
+    rename, or the test fails."""
+    import os
+    import re
+
+    operations: list[tuple[str, str]] = []  # ("rename" | "unlink" | "sync", final name)
+    synced: set[str] = set()
+    real_fsync, real_replace, real_unlink = os.fsync, os.replace, os.unlink
+
+    def fsync(handle):
+        path = os.readlink(f"/proc/self/fd/{handle}")
+        if os.path.isdir(path):
+            operations.append(("sync", ""))
+        synced.add(path)
+        real_fsync(handle)
+
+    def replace(source, target):
+        assert str(source) in synced, f"{target} took its name before its content was on the disk"
+        operations.append(("rename", os.path.basename(target)))
+        real_replace(source, target)
+
+    def unlink(path, **named):
+        operations.append(("unlink", os.path.basename(path)))
+        real_unlink(path, **named)
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    monkeypatch.setattr(os, "replace", replace)
+    monkeypatch.setattr(os, "unlink", unlink)
+    made = setup(tmp_path, checkpoint_steps=2)
+    made.trainer.run()
+
+    def exists(names: set[str]) -> bool:
+        return any(re.sub("json$", "safetensors", name) in names for name in names if name.endswith(".json"))
+
+    first = next(i for i, (kind, name) in enumerate(operations) if kind == "sync" and exists(
+        {n for k, n in operations[:i] if k == "rename"}))
+    assert len(operations) > 30
+    for cut in range(first + 1, len(operations) + 1):
+        durable = max(i for i in range(cut) if operations[i][0] == "sync")
+        for kept in range(durable, cut):
+            names: set[str] = set()
+            for kind, name in operations[:kept + 1]:
+                names.add(name) if kind == "rename" else names.discard(name)
+            assert exists(names), operations[kept]
+
+
 def test_flatten_and_unflatten_are_inverse():
     state = {"a": {1: torch.arange(3), "b": [torch.ones(2), None, 3, "x", True]}, "c": 1.5, "d": {}}
     tensors, rest = flatten(state)

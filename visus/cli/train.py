@@ -45,13 +45,13 @@ def run(arguments: argparse.Namespace) -> int:
     flags = {field: value for flag, field in FLAGS.items() if (value := getattr(arguments, flag)) is not None}
     assignments = parse_assignments(arguments.assignments)
     if arguments.resume:
-        if arguments.path or arguments.recipe or flags or assignments or arguments.out:
-            raise UserError("goes on with the run's own recipe, and takes no path, recipe or other setting",
+        if arguments.path or arguments.recipe or arguments.out:
+            raise UserError("goes on with the run's own recipe and images, and takes no path, recipe or --out",
                             where="--resume", remedy="Drop them, or start a new run without --resume")
         from visus.run.train import resume
 
-        resume(arguments.resume, progress=not arguments.quiet, changed_data_is_fine=arguments.resume_anyway,
-               tensorboard=arguments.tensorboard)
+        resume(arguments.resume, values=flags | assignments, progress=not arguments.quiet,
+               changed_data_is_fine=arguments.resume_anyway, tensorboard=arguments.tensorboard)
         return 0
     if not arguments.path and not arguments.recipe:
         raise UserError("no images given", where="PATH", remedy="Give a folder, a file, or the built-in set: "

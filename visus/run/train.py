@@ -50,6 +50,8 @@ from visus.train.stop import StopRequest
 from visus.train.trainer import Position, Settings, Trainer
 from visus.train.tune import choose_execution
 
+# What a resume may change: how fast, how often saved, but not one bit of the result.
+HARMLESS = frozenset({"data.workers", "train.checkpoint_steps", "train.checkpoint_seconds", "description"})
 PREFETCHED = 2  # batches that each loader worker keeps ready: PyTorch's default
 
 
@@ -90,12 +92,17 @@ def train(path: str | Path | None = None, *, recipe: Recipe | Mapping[str, Any] 
         folder.unlock()
 
 
-def resume(run: str | Path | Run, *, progress: bool = True, changed_data_is_fine: bool = False,
-           tensorboard: bool = False) -> Run:
+def resume(run: str | Path | Run, *, values: Mapping[str, Any] | None = None, progress: bool = True,
+           changed_data_is_fine: bool = False, tensorboard: bool = False) -> Run:
     """Go on with an interrupted run from its newest whole checkpoint, to the same bits as if it had not stopped.
 
-    Raises RunError when the run is finished, in use, or its images have changed since.
+    values: fields that change how fast but not what is computed (`HARMLESS`), such as {"data.workers": 2}.
+    Raises RunError when the run is finished, in use, or its recipe or images have changed since.
     """
+    values = dict(values or {})
+    for name in values.keys() - HARMLESS:
+        raise RunError("goes on with the run's own recipe", where=f"--resume with {name}={values[name]!r}",
+                       remedy="Only these may change: " + ", ".join(sorted(HARMLESS)))
     folder = run.folder if isinstance(run, Run) else RunFolder.open(run)
     display = Display(progress)
     folder.lock()
@@ -111,6 +118,7 @@ def resume(run: str | Path | Run, *, progress: bool = True, changed_data_is_fine
                            remedy="Start it again with another --out")
         recipe = Recipe.load(folder.path / "recipe.yaml")
         _refuse_changes(folder, recipe, changed_data_is_fine)
+        recipe = recipe.with_values(values)
         samples = _open(recipe, display)
         samples, _ = drop_bad_images(samples, recipe.data.on_bad_image, display)
         splits = _split(samples, recipe, display)
@@ -289,7 +297,7 @@ def _refuse_changes(folder: RunFolder, recipe: Recipe, fine: bool) -> None:
     """A recipe edited since the run began would give another result; another machine or version may."""
     before, now = flat(folder.about.get("recipe", {})), flat(recipe.model_dump(mode="json"))
     changed = [f"{name}: {before.get(name)!r} became {now.get(name)!r}" for name in before | now
-               if before and before.get(name) != now.get(name)]
+               if before and before.get(name) != now.get(name) and name not in HARMLESS]
     if changed and not fine:
         raise RunError("the recipe has changed since the run began: " + "; ".join(changed),
                        where=folder.path / "recipe.yaml",
