@@ -445,6 +445,20 @@ def test_an_image_that_goes_away_after_the_scan_is_named_and_the_run_can_go_on(t
     assert main(["train", "--resume", str(out), "--quiet"]) == 0
 
 
+def test_a_run_that_skipped_bad_images_resumes_and_is_evaluated_without_them(tmp_path, capsys):
+    photos = make_photos(tmp_path / "photos")
+    (photos / "cat" / "bad.png").write_text("no image")
+    out = tmp_path / "run"
+    assert main(["train", str(photos), "--out", str(out), *QUICK, "--on-bad-image", "skip"]) == 0
+    assert [p["file"] for p in json.loads((out / "data.json").read_text())["problems"]] == ["cat/bad.png"]
+    assert "bad.png" in (out / "report.html").read_text()
+    capsys.readouterr()
+    assert main(["evaluate", str(out), "--json"]) == 0
+    measured = json.loads(capsys.readouterr().out)
+    recorded = json.loads((out / "metrics.json").read_text())["splits"]["test"]
+    assert measured["metrics"] == recorded["metrics"]
+
+
 def test_running_out_of_memory_names_batch_and_size(photos, tmp_path, monkeypatch, capsys):
     import torch
 

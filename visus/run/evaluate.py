@@ -29,7 +29,7 @@ from visus.run.display import Display, clock, metrics_table
 from visus.run.load import Run, load, load_model, save_model
 from visus.run.recipe import Recipe, Train
 from visus.run.report import write_report
-from visus.run.survey import drop_bad_images, samples_digest
+from visus.run.survey import drop_known_bad_images, samples_digest
 from visus.run.thumbnails import examples
 from visus.tasks.classification import least_confident_hits, worst_mistakes
 from visus.train.checkpoint import BEST, CheckpointStore
@@ -178,7 +178,7 @@ def match_labels(samples: Samples, labels: tuple[str, ...], path: str | Path) ->
 
 def _own_split(run: Run, recipe: Recipe, split: str) -> tuple[Samples, np.ndarray]:
     samples = open_samples(str(recipe.data.path), recipe.data.format)
-    samples, _ = drop_bad_images(samples, recipe.data.on_bad_image, Display(False))
+    samples = drop_known_bad_images(samples, run.folder)
     splits = split_samples(samples, val=recipe.data.val, test=recipe.data.test, seed=recipe.data.split_seed,
                            group_aware=recipe.data.groups)
     if split not in splits:

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from visus.core.record import Finding
+from visus.core.record import Finding, RunFolder
 from visus.data.samples import Samples
 from visus.data.scan import handle_bad_images, survey_images
 from visus.run.choose import Facts
@@ -37,6 +37,14 @@ def drop_bad_images(samples: Samples, policy: str, display: Display) -> tuple[Sa
     notes = (f"{note} ({count:,} images)" for note, count in survey.notes.items())
     return replace(samples, notes=(*samples.notes, *notes)), [{"file": b.source, "problem": b.problem}
                                                               for b in survey.bad]
+
+
+def drop_known_bad_images(samples: Samples, folder: RunFolder) -> Samples:
+    """The samples without those that the run left out when it began: no file is decoded again to find them."""
+    known = {row["file"] for row in folder.read("data.json", {}).get("problems", [])}
+    if not known:
+        return samples
+    return samples.subset(np.array([i for i in range(len(samples)) if samples.source(i) not in known], np.int64))
 
 
 def facts_for_choice(samples: Samples, train: np.ndarray, device: torch.device) -> Facts:

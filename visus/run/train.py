@@ -41,6 +41,7 @@ from visus.run.report import write_report
 from visus.run.survey import (
     data_record,
     drop_bad_images,
+    drop_known_bad_images,
     facts_for_choice,
     samples_digest,
     split_sentence,
@@ -120,7 +121,7 @@ def resume(run: str | Path | Run, *, values: Mapping[str, Any] | None = None, pr
         _refuse_changes(folder, recipe, changed_data_is_fine)
         recipe = recipe.with_values(values)
         samples = _open(recipe, display)
-        samples, _ = drop_bad_images(samples, recipe.data.on_bad_image, display)
+        samples = drop_known_bad_images(samples, folder)
         splits = _split(samples, recipe, display)
         device = pick_device(recipe.device)
         preprocessing = Preprocessing.from_dict(read_json(folder.path / "preprocessing.json", error=RunError))
