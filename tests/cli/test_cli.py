@@ -459,6 +459,22 @@ def test_a_run_that_skipped_bad_images_resumes_and_is_evaluated_without_them(tmp
     assert measured["metrics"] == recorded["metrics"]
 
 
+def test_numbers_get_the_names_of_the_recipe_and_are_matched_when_measured(tmp_path, capsys):
+    generator = np.random.Generator(np.random.PCG64(0))
+    labels = np.arange(60) % 2
+    images = generator.integers(0, 100, (60, 8, 8), dtype=np.uint8) + (100 * labels[:, None, None]).astype(np.uint8)
+    np.savez(tmp_path / "d.npz", images=images, labels=labels)
+    command = ["train", str(tmp_path / "d.npz"), "--out", str(tmp_path / "run"), *QUICK, "--set"]
+    refused(capsys, [*command, "data.class_names=[dark]"], "data.class_names", "2 classes")
+    assert main([*command, "data.class_names=[dark, bright]"]) == 0
+    assert json.loads((tmp_path / "run/model/model.json").read_text())["preprocessing"]["labels"] == ["dark", "bright"]
+    capsys.readouterr()
+    for arguments in (["evaluate", str(tmp_path / "run"), "--json"],
+                      ["evaluate", str(tmp_path / "run"), str(tmp_path / "d.npz"), "--json"]):
+        assert main(arguments) == 0
+        assert [c["name"] for c in json.loads(capsys.readouterr().out)["per_class"]] == ["dark", "bright"]
+
+
 def test_running_out_of_memory_names_batch_and_size(photos, tmp_path, monkeypatch, capsys):
     import torch
 

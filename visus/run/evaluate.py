@@ -29,7 +29,7 @@ from visus.run.display import Display, clock, metrics_table
 from visus.run.load import Run, load, load_model, save_model
 from visus.run.recipe import Recipe, Train
 from visus.run.report import write_report
-from visus.run.survey import drop_known_bad_images, samples_digest
+from visus.run.survey import drop_known_bad_images, open_named, samples_digest
 from visus.run.thumbnails import examples
 from visus.tasks.classification import least_confident_hits, worst_mistakes
 from visus.train.checkpoint import BEST, CheckpointStore
@@ -168,6 +168,9 @@ def metric_rows(evaluation: Evaluation) -> list[tuple[str, str, str]]:
 def match_labels(samples: Samples, labels: tuple[str, ...], path: str | Path) -> Samples:
     """The samples with targets in the model's order of labels. Raises DataError for a class that it does not know."""
     position = {label: i for i, label in enumerate(labels)}
+    if not position.keys() & set(samples.classes) and all(name.isdecimal() and int(name) < len(labels)
+                                                          for name in samples.classes):
+        position = {str(i): i for i in range(len(labels))}  # numbers where the model was given names
     unknown = [name for name in samples.classes if name not in position]
     if unknown:
         raise DataError(f"the model does not know the class {unknown[0]!r}"
@@ -177,7 +180,7 @@ def match_labels(samples: Samples, labels: tuple[str, ...], path: str | Path) ->
 
 
 def _own_split(run: Run, recipe: Recipe, split: str) -> tuple[Samples, np.ndarray]:
-    samples = open_samples(str(recipe.data.path), recipe.data.format)
+    samples = open_named(recipe.data)
     samples = drop_known_bad_images(samples, run.folder)
     splits = split_samples(samples, val=recipe.data.val, test=recipe.data.test, seed=recipe.data.split_seed,
                            group_aware=recipe.data.groups)

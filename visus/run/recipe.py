@@ -33,6 +33,7 @@ class Section(BaseModel):
 class Data(Section):
     path: str | None = Field(None, description="Folder, file or built-in name; the command line's PATH goes here")
     format: str = Field("auto", description="folder, table, npz, idx, builtin, or auto: recognised")
+    class_names: tuple[str, ...] | None = Field(None, description="Names of the classes, where the data have numbers")
     val: Fraction = Field(0.15, description="Share of the training images kept for validation, if none is given")
     test: Fraction = Field(0.15, description="Share kept for the final test, if none is given")
     split_seed: int = Field(0, ge=0, description="Seed of the split: fixed apart from train.seed")

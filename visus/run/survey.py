@@ -10,14 +10,27 @@ from typing import Any
 import numpy as np
 import torch
 
+from visus.core.errors import RecipeError
 from visus.core.record import Finding, RunFolder
+from visus.data.opening import open_samples
 from visus.data.samples import Samples
 from visus.data.scan import handle_bad_images, survey_images
 from visus.run.choose import Facts
 from visus.run.display import Display
-from visus.run.recipe import Recipe
+from visus.run.recipe import Data, Recipe
 
 LISTED = 10
+
+
+def open_named(data: Data) -> Samples:
+    """The samples that the recipe names, with its class names in the place of numbers."""
+    samples = open_samples(str(data.path), format=data.format)
+    if data.class_names is None:
+        return samples
+    if len(set(data.class_names)) != len(samples.classes):
+        raise RecipeError(f"{len(set(data.class_names))} different names for {len(samples.classes)} classes",
+                          where="data.class_names", remedy=f"Give one name for each of {list(samples.classes)[:20]}")
+    return replace(samples, classes=data.class_names)
 
 
 def drop_bad_images(samples: Samples, policy: str, display: Display) -> tuple[Samples, list[dict[str, str]]]:

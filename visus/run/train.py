@@ -15,7 +15,6 @@ from visus.core.errors import DataError, Interrupted, ResourceError, RunError, T
 from visus.core.files import read_json
 from visus.core.preprocessing import Preprocessing
 from visus.core.record import Finding, RunFolder
-from visus.data.opening import open_samples
 from visus.data.samples import Samples
 from visus.data.split import split_samples
 from visus.data.transforms import build_augmentation
@@ -43,6 +42,7 @@ from visus.run.survey import (
     drop_bad_images,
     drop_known_bad_images,
     facts_for_choice,
+    open_named,
     samples_digest,
     split_sentence,
 )
@@ -331,7 +331,7 @@ def _try_out(recipe: Recipe, preprocessing: Preprocessing, num_classes: int) -> 
 
 
 def _open(recipe: Recipe, display: Display) -> Samples:
-    samples = open_samples(str(recipe.data.path), format=recipe.data.format)
+    samples = open_named(recipe.data)
     display.say("data", samples.recognised)
     for note in samples.notes:
         display.say("note", note)
