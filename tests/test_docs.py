@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import re
 import shlex
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -65,6 +67,19 @@ def test_the_two_commands_of_the_readme_are_targets_of_the_makefile():
     shown = re.findall(r"^    make (\w+)", (ROOT / "README.md").read_text(), re.MULTILINE)
     targets = re.findall(r"^(\w+):", (ROOT / "Makefile").read_text(), re.MULTILINE)
     assert shown == ["demo", "test"] and set(shown) <= set(targets)
+
+
+@pytest.mark.parametrize("tool", ["course_map", "results"])
+def test_generated_pages_are_fresh(tool: str):
+    done = subprocess.run([sys.executable, str(ROOT / f"tools/{tool}.py"), "--check"], capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout
+
+
+def test_the_model_table_is_fresh():
+    sys.path.insert(0, str(ROOT / "tools"))
+    import passports
+
+    assert (ROOT / "docs/models.md").read_text() == passports.table()
 
 
 def test_links_lead_somewhere():
