@@ -1,12 +1,14 @@
 from __future__ import annotations
 
+import json
+
 import pytest
 import yaml
 from pydantic import ValidationError
 
 from visus.core.errors import RecipeError
 from visus.run.recipe import Recipe, parse_assignments, read_yaml
-from visus.run.recipes import find_recipe, shipped_recipes
+from visus.run.recipes import find_recipe, recipes_folder, shipped_recipes
 
 WRONG = [  # values, what the message must name
     ({"train": {"epoch": 3}}, ["train.epoch", "no such field", "'train.epochs'"]),
@@ -102,6 +104,17 @@ def test_each_shipped_recipe_is_valid_and_states_its_result(path):
     recipe = Recipe.load(path)
     assert recipe.description
     assert yaml.safe_load(path.read_text())["description"] == recipe.description
+
+
+def test_the_result_that_a_recipe_states_is_the_measured_one():
+    results = json.loads((recipes_folder() / "results.json").read_text())
+    assert results.keys() == shipped_recipes().keys()
+    for name, path in shipped_recipes().items():
+        runs = results[name]["runs"]
+        accuracy = 100 * sum(run["test_accuracy"] for run in runs) / len(runs)
+        minutes = sum(run["cpu_minutes"] for run in runs) / len(runs)
+        assert Recipe.load(path).description.endswith(
+            f"Measured: {accuracy:.2f} % test accuracy, {len(runs)} seed, {minutes:.1f} CPU minutes")
 
 
 def test_an_unknown_recipe_name_gets_the_nearest():
