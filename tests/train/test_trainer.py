@@ -240,6 +240,13 @@ def test_patience_ends_the_run_and_the_best_weights_are_kept(tmp_path):
         assert torch.equal(tensor, weights[1][name])
 
 
+def test_weights_are_kept_though_the_headline_never_has_a_value(tmp_path):
+    made = setup(tmp_path, ema=False)
+    made.trainer.validate = lambda: {"accuracy": float("nan"), "loss": 1.0}
+    position = made.trainer.run()
+    assert position.best is None and position.best_epoch == 2 and (made.store.folder / BEST).exists()
+
+
 # -- checkpoints -------------------------------------------------------------------------------------------------
 
 

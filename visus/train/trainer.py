@@ -236,11 +236,13 @@ class Trainer:
         train_seconds = time.perf_counter() - self._epoch_started
         metrics = self._validate()
         value = metrics.get(self.task.headline, math.nan)
+        # a headline that has no value (NaN) never beats one that has, but some weights are always kept
         better = position.best is None or (value > position.best if self.task.higher_is_better
                                            else value < position.best)
-        is_best = bool(better and not math.isnan(value)) and self._save_best()
+        is_best = better and self._save_best()
         if is_best:
-            position.best, position.best_epoch, position.stale_epochs = value, position.epoch, 0
+            position.best = None if math.isnan(value) else value
+            position.best_epoch, position.stale_epochs = position.epoch, 0
         else:
             position.stale_epochs += 1
         report = EpochReport(
