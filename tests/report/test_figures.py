@@ -180,6 +180,7 @@ def test_steps_before_the_first_epoch_are_drawn_by_step(tmp_path):
         (formatting.shorten("abcdefghij" * 10, 20), "abcdefghijabc\u2026efghij"),
         (formatting.axis_number(0.00002), "2e-5"),
         (formatting.axis_number(20000), "20k"),
+        (formatting.axis_number(3e14), "3e14"),
         (formatting.metric_label("macro_f1"), "F1 (mean over classes)"),
         (formatting.metric_label("my_own"), "my own"),
     ],

@@ -73,15 +73,15 @@ def decimal(value: Any) -> str:
 
 
 def axis_number(value: float) -> str:
-    """The shortest form of a tick: '0.5', '1e-5', '20k'."""
+    """The shortest form of a tick: '0.5', '1e-5', '20k', '3e14'."""
     size = abs(value)
     if value == 0:
         return "0"
-    if size >= 1e6:
+    if 1e6 <= size < 1e9:
         return f"{value / 1e6:g}M"
-    if size >= 1e4:
+    if 1e4 <= size < 1e6:
         return f"{value / 1e3:g}k"
-    if size < 1e-4:
+    if size < 1e-4 or size >= 1e9:
         mantissa, exponent = f"{value:.2e}".split("e")
         return f"{float(mantissa):g}e{int(exponent)}"
     return f"{value:.6g}"
