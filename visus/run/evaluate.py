@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import asdict, replace
@@ -25,8 +26,8 @@ from visus.data.samples import Samples
 from visus.data.split import split_samples
 from visus.run.baselines import baselines
 from visus.run.build import Parts, build_loader, build_model, build_task
+from visus.run.bundle import load_model, save_model
 from visus.run.display import Display, clock, metrics_table
-from visus.run.load import Run, load, load_model, save_model
 from visus.run.recipe import Recipe, Train
 from visus.run.report import write_report
 from visus.run.survey import drop_known_bad_images, open_named, samples_digest
@@ -132,20 +133,20 @@ def finish_run(folder: RunFolder, recipe: Recipe, samples: Samples, splits: dict
                    f"report   {report}")
 
 
-def evaluate(run: Run | str | Path, path: str | Path | None = None, *, split: str = "test", format: str = "auto",
+def evaluate(run: str | os.PathLike[str], path: str | Path | None = None, *, split: str = "test", format: str = "auto",
              device: str = "auto", progress: bool = False, on_bad_image: str = "stop") -> Evaluation:
     """Measure a run's model on its own split, or on the labelled images at `path`.
 
     Class names of `path` are matched with the model's labels by name; all its images are used. Raises UserError when a
     class is unknown to the model.
     """
-    run = run if isinstance(run, Run) else load(run)
-    trained = load_model(run.path)
-    recipe = run.recipe
+    folder = RunFolder.open(os.fspath(run))
+    trained = load_model(folder.path)
+    recipe = Recipe.load(folder.path / "recipe.yaml")
     where = pick_device(device)
     task = build_task(recipe, trained.preprocessing)
     if path is None:
-        samples, index = _own_split(run, recipe, split)
+        samples, index = _own_split(folder, recipe, split)
     else:
         samples = match_labels(open_samples(path, format), trained.labels, path)
         index = np.arange(len(samples))
@@ -179,14 +180,14 @@ def match_labels(samples: Samples, labels: tuple[str, ...], path: str | Path) ->
     return samples.relabelled([position[name] for name in samples.classes], tuple(labels))
 
 
-def _own_split(run: Run, recipe: Recipe, split: str) -> tuple[Samples, np.ndarray]:
+def _own_split(folder: RunFolder, recipe: Recipe, split: str) -> tuple[Samples, np.ndarray]:
     samples = open_named(recipe.data)
-    samples = drop_known_bad_images(samples, run.folder)
+    samples = drop_known_bad_images(samples, folder)
     splits = split_samples(samples, val=recipe.data.val, test=recipe.data.test, seed=recipe.data.split_seed,
                            group_aware=recipe.data.groups)
     if split not in splits:
         raise UserError("there is no such split", where=f"split={split!r}", remedy=did_you_mean(split, splits))
-    if run.folder.read("data.json", {}).get("digest") != samples_digest(samples, splits):
+    if folder.read("data.json", {}).get("digest") != samples_digest(samples, splits):
         raise RunError("the images have changed since the run was trained, so its split is not known any more",
                        where=recipe.data.path, remedy="Give the images to measure on: visus evaluate RUN PATH")
     return samples, splits[split]

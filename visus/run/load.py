@@ -1,96 +1,23 @@
-"""A finished (or running) run as a Python object, and the portable model inside it."""
+"""A finished (or running) run as a Python object."""
 
 from __future__ import annotations
 
-import hashlib
 import html
-from dataclasses import dataclass
+from collections.abc import Iterable
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from visus.core.errors import CheckpointError, RunError
-from visus.core.files import finite, read_json, sha256, write_bytes, write_json
 from visus.core.preprocessing import Preprocessing
-from visus.core.record import Finding, RunFolder
+from visus.core.record import Evaluation, Finding, RunFolder
+from visus.run.bundle import TrainedModel, load_model
+from visus.run.evaluate import evaluate
+from visus.run.predict import Prediction, predict
+from visus.run.recipe import Recipe
+from visus.run.report import run_summary_html
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
-
-    from torch import Tensor, nn
-
-    from visus.core.record import Evaluation
-    from visus.run.predict import Prediction
-
-MODEL_FORMAT = 1
-
-
-@dataclass(frozen=True)
-class TrainedModel:
-    """A model with all that it needs to be used: preprocessing (with labels), task, where it came from."""
-
-    model: nn.Module
-    name: str
-    task: str
-    preprocessing: Preprocessing
-    about: dict[str, Any]
-
-    @property
-    def labels(self) -> tuple[str, ...]:
-        return self.preprocessing.labels
-
-
-def save_model(folder: Path, weights: dict[str, Tensor], *, name: str, config: dict[str, Any], task: str,
-               preprocessing: Preprocessing, about: dict[str, Any]) -> None:
-    """model.safetensors, then model.json, which holds its SHA-256: the pair is complete when model.json fits."""
-    from safetensors.torch import save
-
-    data = save({k: v.detach().cpu().contiguous() for k, v in weights.items()}, {"format": "visus"})
-    write_bytes(folder / "model.safetensors", data)
-    write_json(folder / "model.json", {
-        "format": MODEL_FORMAT, "name": name, "config": finite(config), "task": task,
-        "preprocessing": preprocessing.to_dict(), "sha256": hashlib.sha256(data).hexdigest(), **about})
-
-
-def load_model(folder: str | Path) -> TrainedModel:
-    """The model of a run folder or of its model/ folder, in eval mode on the CPU.
-
-    Raises CheckpointError when a file is missing, damaged or of a newer version. Nothing in them is executed.
-    """
-    import torch
-
-    from visus.core.weights import read_state_dict
-    from visus.run.models import create_model
-
-    folder = Path(folder)
-    if (folder / "model" / "model.json").is_file():
-        folder = folder / "model"
-    path = folder / "model.json"
-    if not path.is_file():
-        if (folder / "run.json").is_file():
-            raise RunError("this run has no model yet: it did not come to its end", where=folder,
-                           remedy=f"Finish it: visus train --resume {folder}")
-        raise CheckpointError("holds no model.json", where=folder, remedy="Give a run folder that `visus train` made")
-    about = read_json(path, error=CheckpointError)
-    if not isinstance(about, dict) or not {"format", "name", "config", "task", "preprocessing"} <= about.keys():
-        raise CheckpointError("is not a model description of ours", where=path)
-    if not isinstance(about["format"], int) or about["format"] > MODEL_FORMAT:
-        raise CheckpointError(f"was written by a newer version of visus (format {about['format']})", where=path,
-                              remedy="Upgrade: pip install -U visus")
-    weights = folder / "model.safetensors"
-    if weights.is_file() and sha256(weights) != about.get("sha256"):
-        raise CheckpointError("is damaged: its SHA-256 is not the one in model.json", where=weights,
-                              remedy="Copy the run again, or resume it to write the model anew")
-    tensors = read_state_dict(weights)
-    config = {k: tuple(v) if isinstance(v, list) else v for k, v in about["config"].items()}
-    with torch.random.fork_rng(devices=[]):  # building draws initial weights: the caller's generator stays as it is
-        model = create_model(about["name"], **config)
-    try:
-        model.load_state_dict(tensors, strict=True)
-    except RuntimeError as error:
-        raise CheckpointError(f"does not fit the model {about['name']}: {error}", where=weights) from None
-    return TrainedModel(model.eval(), about["name"], about["task"], Preprocessing.from_dict(about["preprocessing"]),
-                        about)
+    from torch import nn
 
 
 class Run:
@@ -108,10 +35,11 @@ class Run:
         """The report page; exists when the run has come to its end."""
         return self.path / "report.html"
 
-    @property
-    def recipe(self):
-        from visus.run.recipe import Recipe
+    def __fspath__(self) -> str:
+        return str(self.path)
 
+    @property
+    def recipe(self) -> Recipe:
         return Recipe.load(self.path / "recipe.yaml")
 
     @property
@@ -147,13 +75,11 @@ class Run:
         return self.trained.preprocessing
 
     def predict(self, images: Iterable[Any], top: int = 5) -> list[Prediction]:
-        from visus.run.predict import predict
-
-        return predict(self, images, top=top)
+        """Class probabilities of images: paths, folders, globs, bytes or arrays; see `visus.predict`."""
+        return predict(self.trained, images, top=top)
 
     def evaluate(self, path: str | Path | None = None, split: str = "test") -> Evaluation:
-        from visus.run.evaluate import evaluate
-
+        """Metrics on the run's own split, or on the labelled images at `path`; see `visus.evaluate`."""
         return evaluate(self, path, split=split)
 
     def __repr__(self) -> str:
@@ -161,8 +87,6 @@ class Run:
         return f"Run({str(self.path)!r}, {self.status}{', ' + shown if shown else ''})"
 
     def _repr_html_(self) -> str:
-        from visus.run.report import run_summary_html
-
         return run_summary_html(self.folder) + f"<p>{html.escape(str(self.report))}</p>"
 
 

@@ -21,7 +21,7 @@ from visus.core.device import pick_device
 from visus.core.errors import DataError, ImageError, printable
 from visus.core.files import atomic
 from visus.core.images import EXTENSIONS, looks_like_image, read_image
-from visus.run.load import Run, TrainedModel, load_model
+from visus.run.bundle import TrainedModel, load_model
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -50,9 +50,11 @@ class Prediction:
                                                               in zip(self.labels, self.probs, strict=True)]}
 
 
-def predict(run: Run | TrainedModel | str | Path, images: Iterable[Any] | str | Path, *, top: int = 5,
+def predict(run: TrainedModel | str | os.PathLike[str], images: Iterable[Any] | str | Path, *, top: int = 5,
             device: str = "auto", on_bad_image: str = "stop", keep_pixels: bool = False) -> list[Prediction]:
-    """Classify images: paths, folders, globs, encoded bytes, or uint8 arrays [H, W] or [H, W, 1 or 3].
+    """Classify images with a run (or its folder).
+
+    images: paths, folders, globs, encoded bytes, or uint8 arrays [H, W] or [H, W, 1 or 3].
 
     The pixels that the network sees are those that validation saw: same decoder, same preprocessing.
     on_bad_image: 'stop' raises the file's ImageError, 'skip' gives a Prediction with `error`.
@@ -61,11 +63,11 @@ def predict(run: Run | TrainedModel | str | Path, images: Iterable[Any] | str | 
                                  keep_pixels=keep_pixels))
 
 
-def iter_predictions(run: Run | TrainedModel | str | Path, images: Iterable[Any] | str | Path, *, top: int = 5,
+def iter_predictions(run: TrainedModel | str | os.PathLike[str], images: Iterable[Any] | str | Path, *, top: int = 5,
                      device: str = "auto", on_bad_image: str = "stop", keep_pixels: bool = False
                      ) -> Iterator[Prediction]:
     """As `predict`, one by one, in batches of 32."""
-    trained = run if isinstance(run, TrainedModel) else run.trained if isinstance(run, Run) else load_model(run)
+    trained = run if isinstance(run, TrainedModel) else load_model(run)
     where = pick_device(device)
     model = trained.model.to(where)
     if isinstance(images, str | Path | bytes | np.ndarray):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -93,7 +94,7 @@ def train(path: str | Path | None = None, *, recipe: Recipe | Mapping[str, Any] 
         folder.unlock()
 
 
-def resume(run: str | Path | Run, *, values: Mapping[str, Any] | None = None, progress: bool = True,
+def resume(run: str | os.PathLike[str], *, values: Mapping[str, Any] | None = None, progress: bool = True,
            changed_data_is_fine: bool = False, tensorboard: bool = False) -> Run:
     """Go on with an interrupted run from its newest whole checkpoint, to the same bits as if it had not stopped.
 
@@ -104,7 +105,7 @@ def resume(run: str | Path | Run, *, values: Mapping[str, Any] | None = None, pr
     for name in values.keys() - HARMLESS:
         raise RunError("goes on with the run's own recipe", where=f"--resume with {name}={values[name]!r}",
                        remedy="Only these may change: " + ", ".join(sorted(HARMLESS)))
-    folder = run.folder if isinstance(run, Run) else RunFolder.open(run)
+    folder = RunFolder.open(os.fspath(run))
     display = Display(progress)
     folder.lock()
     try:

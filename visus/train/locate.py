@@ -3,15 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 
 from visus.core.batch import ImageBatch
-
-if TYPE_CHECKING:
-    from visus.train.trainer import TrainingTask
+from visus.train.contracts import TrainingTask
 
 
 def first_nonfinite(model: nn.Module, task: TrainingTask, batch: ImageBatch) -> tuple[str, str]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import asdict, dataclass, field
 from itertools import islice
@@ -26,26 +26,9 @@ from visus.optim.clip import clip_gradients
 from visus.optim.ema import EMA
 from visus.optim.schedules import Schedule
 from visus.train.checkpoint import CheckpointStore, rng_state, set_rng_state
+from visus.train.contracts import BatchSource, TrainingTask
 from visus.train.locate import first_nonfinite
 from visus.train.stop import StopRequest
-
-
-class BatchSource(Protocol):
-    """Batch n of epoch e, the same whenever and wherever it is asked for."""
-
-    def __len__(self) -> int: ...
-
-    def epoch(self, epoch: int, start_batch: int = 0) -> Iterator[ImageBatch]: ...
-
-
-class TrainingTask(Protocol):
-    @property
-    def headline(self) -> str: ...
-
-    @property
-    def higher_is_better(self) -> bool: ...
-
-    def loss(self, model: nn.Module, batch: ImageBatch) -> tuple[Tensor, Tensor]: ...
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,0 +1,86 @@
+"""The portable model: weights as safetensors, everything else that it needs as JSON beside them."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from visus.core.errors import CheckpointError, RunError
+from visus.core.files import finite, read_json, sha256, write_bytes, write_json
+from visus.core.preprocessing import Preprocessing
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+
+MODEL_FORMAT = 1
+
+
+@dataclass(frozen=True)
+class TrainedModel:
+    """A model with all that it needs to be used: preprocessing (with labels), task, where it came from."""
+
+    model: nn.Module
+    name: str
+    task: str
+    preprocessing: Preprocessing
+    about: dict[str, Any]
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        return self.preprocessing.labels
+
+
+def save_model(folder: Path, weights: dict[str, Tensor], *, name: str, config: dict[str, Any], task: str,
+               preprocessing: Preprocessing, about: dict[str, Any]) -> None:
+    """model.safetensors, then model.json, which holds its SHA-256: the pair is complete when model.json fits."""
+    from safetensors.torch import save
+
+    data = save({k: v.detach().cpu().contiguous() for k, v in weights.items()}, {"format": "visus"})
+    write_bytes(folder / "model.safetensors", data)
+    write_json(folder / "model.json", {
+        "format": MODEL_FORMAT, "name": name, "config": finite(config), "task": task,
+        "preprocessing": preprocessing.to_dict(), "sha256": hashlib.sha256(data).hexdigest(), **about})
+
+
+def load_model(folder: str | os.PathLike[str]) -> TrainedModel:
+    """The model of a run folder or of its model/ folder, in eval mode on the CPU.
+
+    Raises CheckpointError when a file is missing, damaged or of a newer version. Nothing in them is executed.
+    """
+    import torch
+
+    from visus.core.weights import read_state_dict
+    from visus.run.models import create_model
+
+    folder = Path(os.fspath(folder))
+    if (folder / "model" / "model.json").is_file():
+        folder = folder / "model"
+    path = folder / "model.json"
+    if not path.is_file():
+        if (folder / "run.json").is_file():
+            raise RunError("this run has no model yet: it did not come to its end", where=folder,
+                           remedy=f"Finish it: visus train --resume {folder}")
+        raise CheckpointError("holds no model.json", where=folder, remedy="Give a run folder that `visus train` made")
+    about = read_json(path, error=CheckpointError)
+    if not isinstance(about, dict) or not {"format", "name", "config", "task", "preprocessing"} <= about.keys():
+        raise CheckpointError("is not a model description of ours", where=path)
+    if not isinstance(about["format"], int) or about["format"] > MODEL_FORMAT:
+        raise CheckpointError(f"was written by a newer version of visus (format {about['format']})", where=path,
+                              remedy="Upgrade: pip install -U visus")
+    weights = folder / "model.safetensors"
+    if weights.is_file() and sha256(weights) != about.get("sha256"):
+        raise CheckpointError("is damaged: its SHA-256 is not the one in model.json", where=weights,
+                              remedy="Copy the run again, or resume it to write the model anew")
+    tensors = read_state_dict(weights)
+    config = {k: tuple(v) if isinstance(v, list) else v for k, v in about["config"].items()}
+    with torch.random.fork_rng(devices=[]):  # building draws initial weights: the caller's generator stays as it is
+        model = create_model(about["name"], **config)
+    try:
+        model.load_state_dict(tensors, strict=True)
+    except RuntimeError as error:
+        raise CheckpointError(f"does not fit the model {about['name']}: {error}", where=weights) from None
+    return TrainedModel(model.eval(), about["name"], about["task"], Preprocessing.from_dict(about["preprocessing"]),
+                        about)
