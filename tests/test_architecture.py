@@ -15,6 +15,7 @@ MAY_IMPORT = {
     "core": {"ops"},  # Preprocessing resizes with ops.resample: docs/decisions/0003
     "ops": {"core"},
     "optim": {"core"},
+    "foundations": {"core"},
     "layers": {"core", "ops"},
     "losses": {"core", "ops"},
     "metrics": {"core", "ops"},
@@ -91,6 +92,13 @@ def test_dangerous_calls_have_one_home(path: Path):
     for pattern, homes in ONE_PLACE.items():
         if name not in homes:
             assert not re.search(pattern, text, re.MULTILINE), f"{name} matches {pattern}"
+
+
+@pytest.mark.parametrize("path", [p for p in FILES if "/foundations/" in str(p)], ids=lambda p: p.name)
+def test_foundations_know_numpy_and_errors_only(path: Path):
+    for module in imported_modules(path):
+        assert room_of(module) in {None, "foundations"} or module == "visus.core.errors", f"{path} imports {module}"
+        assert module.split(".")[0] not in {"torch", "jax", "tensorflow"}, f"{path} imports {module}"
 
 
 def test_no_file_without_a_subject():
