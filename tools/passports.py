@@ -164,7 +164,9 @@ def main() -> int:
         print("\n".join(f"stale: {problem}" for problem in problems) or "all passports are fresh")
         return 1 if problems else 0
     for stem, made in files.items():
-        write_json(FOLDER / f"{stem}.json", made)
+        made = {name: passport for name, passport in made.items() if passport}
+        if made != on_disk.get(stem):
+            write_json(FOLDER / f"{stem}.json", made)
     for stem in on_disk.keys() - files.keys():
         (FOLDER / f"{stem}.json").unlink()
     write_json(registry.index_path, registry.fresh_index())

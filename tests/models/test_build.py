@@ -15,7 +15,7 @@ VIT = {"dim": 24, "depth": 1, "num_heads": 3, "num_classes": 5}
 
 def test_listing_filters_and_searches():
     assert {row.family for row in list_models(family="vit")} == {"vit"}
-    assert [row.name for row in list_models(search="RESNET5")] == ["resnet56", "resnet50"]
+    assert [row.name for row in list_models(search="RESNET5")] == ["resnet56", "resnet50", "wide_resnet50_2"]
     assert [row.name for row in list_models(search="gradient-based")] == ["lenet5", "lenet5_full",
                                                                           "lenet5_relu"]
     assert list_models(task="classification", search="nothing like it") == []

@@ -80,7 +80,8 @@ def test_features_keep_the_contract(name):
     maps = model.features(images)
     assert len(maps) == len(model.feature_channels) == len(model.feature_strides)
     for m, channels, stride in zip(maps, model.feature_channels, model.feature_strides, strict=True):
-        assert m.shape == (3, channels, images.shape[2] // stride, images.shape[3] // stride)
+        assert m.shape[:2] == (3, channels) and m.shape[2] == m.shape[3]
+        assert 0 <= images.shape[2] // stride - m.shape[2] <= MODELS[name].lost
 
 
 @pytest.mark.parametrize("name", NAMES)

@@ -6,6 +6,7 @@ import pytest
 import torch
 from torch import nn
 
+from visus.core.errors import UserError
 from visus.models.cnn.cifar_resnet import CifarResNet, CifarResNetConfig, ZeroPadShortcut
 from visus.models.cnn.resnet import ResNet, ResNetConfig
 from visus.run.models import create_model, describe_model
@@ -65,3 +66,40 @@ def test_zero_init_residual_makes_identity_blocks_at_start(block):
     model = ResNet(ResNetConfig(block=block, zero_init_residual=True, depths=(2, 1, 1, 1))).eval()
     maps = torch.rand(1, 64 if block == "basic" else 256, 8, 8)
     assert torch.equal(model.layer1[1](maps), maps)
+
+
+@pytest.mark.parametrize(("name", "widths", "groups"), [("resnext50_32x4d", (128, 256, 512, 1024), 32),
+                                                        ("resnext101_32x8d", (256, 512, 1024, 2048), 32),
+                                                        ("resnext101_64x4d", (256, 512, 1024, 2048), 64),
+                                                        ("wide_resnet50_2", (128, 256, 512, 1024), 1)])
+def test_grouped_bottlenecks_are_as_wide_as_the_paper_says(name, widths, groups):
+    """ResNeXt, Table 1; Wide ResNet: the 3 x 3 convolution is twice as wide."""
+    with torch.device("meta"):
+        model = create_model(name)
+    stages = (model.layer1, model.layer2, model.layer3, model.layer4)
+    assert tuple(stage[-1].conv2.out_channels for stage in stages) == widths
+    assert {block.conv2.groups for stage in stages for block in stage} == {groups}
+    assert model.feature_channels == (256, 512, 1024, 2048)
+
+
+def test_grouped_convolution_is_the_sum_of_the_papers_paths():
+    """Figure 3: C separate paths of 1 x 1, 3 x 3, 1 x 1, summed, equal one block with C groups."""
+    block = ResNet(ResNetConfig(block="bottleneck", groups=8, width_per_group=4)).layer1[1].double().eval()
+    maps = torch.rand(2, 256, 6, 6, dtype=torch.float64)
+    total = maps.clone()
+    for path in torch.arange(32).split(4):
+        inner = torch.relu(nn.functional.conv2d(maps, block.conv1.weight[path]) * _scale(block.bn1)[path])
+        inner = torch.relu(nn.functional.conv2d(inner, block.conv2.weight[path], padding=1) * _scale(block.bn2)[path])
+        total += nn.functional.conv2d(inner, block.conv3.weight[:, path]) * _scale(block.bn3)
+    torch.testing.assert_close(block(maps), torch.relu(total), rtol=1e-10, atol=1e-10)
+
+
+def _scale(norm: nn.BatchNorm2d) -> torch.Tensor:
+    """What a normalisation that was never trained multiplies by; it adds nothing."""
+    return (norm.weight / (norm.running_var + norm.eps).sqrt())[:, None, None]
+
+
+@pytest.mark.parametrize(("field", "value"), [("groups", 2), ("width_per_group", 128)])
+def test_basic_blocks_have_no_groups(field, value):
+    with pytest.raises(UserError, match=f"{field}={value}"):
+        ResNetConfig(block="basic", **{field: value})

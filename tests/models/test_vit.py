@@ -6,7 +6,8 @@ import pytest
 import torch
 
 from visus.core.errors import UserError
-from visus.models.vit.vit import DropPath, ViT, ViTConfig
+from visus.layers.drop_path import DropPath
+from visus.models.vit.vit import ViT, ViTConfig
 from visus.ops.positions import resize_positions
 
 TINY = {"image_size": 32, "patch_size": 8, "dim": 24, "depth": 2, "num_heads": 3, "num_classes": 5}

@@ -43,6 +43,14 @@ CHOICES = [  # facts, field of the resolved recipe, value
 ]
 
 
+@pytest.mark.parametrize("model, optimizer, lr", [("resnet20", "sgd", 0.1), ("vgg11", "sgd", 0.01),
+                                                  ("vgg11_bn", "sgd", 0.1), ("vit_tiny_16", "adamw", 1e-3),
+                                                  ("convnext_tiny", "adamw", 1e-3)])
+def test_the_rate_follows_the_kind_of_model(model, optimizer, lr):
+    recipe, _ = choose(Recipe().with_values({"model.name": model, "train.batch_size": 128}), facts())
+    assert (recipe.optimizer.name, recipe.optimizer.lr) == (optimizer, lr)
+
+
 @pytest.mark.parametrize("changes, field, value", CHOICES, ids=str)
 def test_choices_follow_the_images_and_the_machine(changes, field, value):
     recipe, reasons = choose(Recipe(), facts(**changes))

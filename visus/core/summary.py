@@ -24,10 +24,10 @@ from torch.utils.flop_counter import flop_registry
 from visus.core.weights import with_tensors
 
 _LOCAL = frozenset({  # per place once statistics are fixed, though not tagged pointwise
-    "aten::native_batch_norm", "aten::_native_batch_norm_legit_no_training", "aten::cudnn_batch_norm",
-    "aten::native_group_norm", "aten::clone", "aten::detach", "aten::alias", "aten::cat",
-                    "aten::constant_pad_nd",
-    "aten::_to_copy", "aten::split", "aten::unsafe_split", "aten::split_with_sizes", "aten::native_dropout",
+    "aten::hardswish", "aten::hardswish_", "aten::native_batch_norm",
+    "aten::_native_batch_norm_legit_no_training", "aten::cudnn_batch_norm", "aten::native_group_norm",
+    "aten::clone", "aten::detach", "aten::alias", "aten::cat", "aten::constant_pad_nd", "aten::_to_copy",
+    "aten::split", "aten::unsafe_split", "aten::split_with_sizes", "aten::native_dropout",
 })
 
 

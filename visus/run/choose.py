@@ -97,7 +97,8 @@ def _loss(recipe: Recipe, task: str, values: dict[str, Any]) -> None:
 def _optimization(recipe: Recipe, facts: Facts, model: str, side: int, values: dict[str, Any],
                   reasons: list[str]) -> None:
     """SGD with momentum for convolutional nets (He et al. 2016), AdamW for transformers and perceptrons."""
-    adaptive = model.startswith(("vit", "mlp", "softmax"))
+    adaptive = model.startswith(("vit", "convnext", "mlp", "softmax"))
+    plain = model.startswith(("alexnet", "vgg", "squeezenet", "lenet", "nin", "all_cnn")) and not model.endswith("_bn")
     optimizer = recipe.optimizer.name
     if optimizer == "auto":
         optimizer = values["optimizer.name"] = "adamw" if adaptive else "sgd"
@@ -113,7 +114,9 @@ def _optimization(recipe: Recipe, facts: Facts, model: str, side: int, values: d
     if recipe.optimizer.lr == "auto":
         effective = batch * recipe.train.accumulate
         # linear scaling (Goyal et al. 2017) from 0.1 at batch 128 for SGD; square-root from 1e-3 at 128 for Adam
-        lr = 0.1 * effective / 128 if optimizer == "sgd" else 1e-3 * math.sqrt(effective / 128)
+        # nets without batch norm diverge at that rate: a tenth, as their papers have it (Krizhevsky et al. 2012)
+        peak = 0.01 if plain else 0.1
+        lr = peak * effective / 128 if optimizer == "sgd" else 1e-3 * math.sqrt(effective / 128)
         values["optimizer.lr"] = float(f"{lr:.3g}")
         reasons.append(f"{optimizer}, peak learning rate {lr:.3g}, {recipe.schedule.name} schedule")
     if recipe.optimizer.weight_decay == "auto":

@@ -1,15 +1,21 @@
-"""ResNet-18, 34, 50, 101 and 152: residual networks for ImageNet.
+"""ResNet-18, 34, 50, 101 and 152, ResNeXt-50 and 101, Wide ResNet-50-2 and 101-2: residual networks for
+ImageNet.
 
-Paper: He, Zhang, Ren, Sun, Deep Residual Learning for Image Recognition, CVPR 2016, arXiv:1512.03385. A block
-adds what it computes to what it was given. Departure: a bottleneck that halves its maps does so in its 3 x 3
-convolution, not in its first 1 x 1 (known as v1.5), as the public weights do. Parameters carry torchvision's
+Papers: He, Zhang, Ren, Sun, Deep Residual Learning for Image Recognition, CVPR 2016, arXiv:1512.03385: a
+block adds what it computes to what it was given. Xie, Girshick, Dollar, Tu, He, Aggregated Residual
+Transformations for Deep Neural Networks (ResNeXt), CVPR 2017, arXiv:1611.05431: the 3 x 3 convolution of a
+bottleneck is split into groups. Zagoruyko, Komodakis, Wide Residual Networks, BMVC 2016, arXiv:1605.07146: it
+is twice as wide. Departure: a bottleneck that halves its maps does so in its 3 x 3 convolution, not in its
+first 1 x 1 (known as v1.5), as the public weights and the ResNeXt paper do. Parameters carry torchvision's
 names, which timm shares.
 forward: images [B, C, H, W], normalised -> logits [B, num_classes].
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 
 from torch import Tensor, nn
 
@@ -22,11 +28,15 @@ DIMS = (64, 128, 256, 512)
 @dataclass(frozen=True, kw_only=True)
 class ResNetConfig:
     """block: 'basic' (two 3 x 3) or 'bottleneck' (1 x 1, 3 x 3, 1 x 1). depths: blocks in each of the four
-    stages. zero_init_residual: the last scale of each block starts at 0, so that blocks start as the identity
-    (Goyal et al., arXiv:1706.02677, section 5.1)."""
+    stages. groups, width_per_group: the 3 x 3 convolution of a bottleneck has this many groups (the
+    cardinality of ResNeXt), each of this many channels in the first stage and twice as many in each later
+    one; ResNet has one of 64. zero_init_residual: the last scale of each block starts at 0, so that blocks
+    start as the identity (Goyal et al., arXiv:1706.02677, section 5.1)."""
 
     block: str = "basic"
     depths: tuple[int, ...] = (2, 2, 2, 2)
+    groups: int = 1
+    width_per_group: int = 64
     in_channels: int = 3
     num_classes: int = 1000
     zero_init_residual: bool = False
@@ -37,7 +47,12 @@ class ResNetConfig:
                 "be four block counts")
         for depth in self.depths:
             positive(depths=depth)
-        positive(in_channels=self.in_channels, num_classes=self.num_classes)
+        positive(groups=self.groups, width_per_group=self.width_per_group, in_channels=self.in_channels,
+                 num_classes=self.num_classes)
+        for field, plain in (("groups", 1), ("width_per_group", 64)):
+            value = getattr(self, field)
+            require(self.block == "bottleneck" or value == plain, field, value,
+                    f"be {plain} where block='basic'")
         boolean(zero_init_residual=self.zero_init_residual)
 
 
@@ -62,17 +77,18 @@ class BasicBlock(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """1 x 1 down, 3 x 3, 1 x 1 up: [B, in_dim, H, W] -> [B, 4 dim, H / stride, W / stride]."""
+    """1 x 1 down, 3 x 3 in groups, 1 x 1 up: [B, in_dim, H, W] -> [B, 4 dim, H / stride, W / stride]."""
 
     expansion = 4
 
-    def __init__(self, in_dim: int, dim: int, stride: int):
+    def __init__(self, in_dim: int, dim: int, stride: int, groups: int, width_per_group: int):
         super().__init__()
-        self.conv1 = nn.Conv2d(in_dim, dim, 1, bias=False)
-        self.bn1 = nn.BatchNorm2d(dim)
-        self.conv2 = nn.Conv2d(dim, dim, 3, stride, 1, bias=False)
-        self.bn2 = nn.BatchNorm2d(dim)
-        self.conv3 = nn.Conv2d(dim, 4 * dim, 1, bias=False)
+        width = groups * (width_per_group * dim // DIMS[0])
+        self.conv1 = nn.Conv2d(in_dim, width, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.conv2 = nn.Conv2d(width, width, 3, stride, 1, groups=groups, bias=False)
+        self.bn2 = nn.BatchNorm2d(width)
+        self.conv3 = nn.Conv2d(width, 4 * dim, 1, bias=False)
         self.bn3 = nn.BatchNorm2d(4 * dim)
         self.relu = nn.ReLU(inplace=True)
         self.downsample = _projection(in_dim, 4 * dim, stride)
@@ -90,16 +106,16 @@ class ResNet(nn.Module):
     def __init__(self, config: ResNetConfig):
         super().__init__()
         self.config = config
-        block = BasicBlock if config.block == "basic" else Bottleneck
+        block, expansion = _block(config.block, config.groups, config.width_per_group)
         self.conv1 = nn.Conv2d(config.in_channels, DIMS[0], 7, 2, 3, bias=False)
         self.bn1 = nn.BatchNorm2d(DIMS[0])
         self.relu = nn.ReLU(inplace=True)
         self.maxpool = nn.MaxPool2d(3, 2, 1)
-        outs = [dim * block.expansion for dim in DIMS]
-        self.layer1 = _stage(block, DIMS[0], DIMS[0], config.depths[0], 1)
-        self.layer2 = _stage(block, outs[0], DIMS[1], config.depths[1], 2)
-        self.layer3 = _stage(block, outs[1], DIMS[2], config.depths[2], 2)
-        self.layer4 = _stage(block, outs[2], DIMS[3], config.depths[3], 2)
+        outs = [dim * expansion for dim in DIMS]
+        self.layer1 = _stage(block, DIMS[0], DIMS[0], outs[0], config.depths[0], 1)
+        self.layer2 = _stage(block, outs[0], DIMS[1], outs[1], config.depths[1], 2)
+        self.layer3 = _stage(block, outs[1], DIMS[2], outs[2], config.depths[2], 2)
+        self.layer4 = _stage(block, outs[2], DIMS[3], outs[3], config.depths[3], 2)
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.fc = nn.Linear(outs[3], config.num_classes)
         self.feature_channels = tuple(outs)
@@ -135,10 +151,16 @@ def _projection(in_dim: int, dim: int, stride: int) -> nn.Module | None:
     return nn.Sequential(nn.Conv2d(in_dim, dim, 1, stride, bias=False), nn.BatchNorm2d(dim))
 
 
-def _stage(block: type[BasicBlock] | type[Bottleneck], in_dim: int, dim: int, depth: int,
+def _block(kind: str, groups: int, width_per_group: int) -> tuple[Callable[[int, int, int], nn.Module], int]:
+    """What makes a block from (in_dim, dim, stride), and its expansion."""
+    if kind == "basic":
+        return BasicBlock, BasicBlock.expansion
+    return partial(Bottleneck, groups=groups, width_per_group=width_per_group), Bottleneck.expansion
+
+
+def _stage(block: Callable[[int, int, int], nn.Module], in_dim: int, dim: int, out_dim: int, depth: int,
            stride: int) -> nn.Sequential:
-    first = block(in_dim, dim, stride)
-    return nn.Sequential(first, *[block(dim * block.expansion, dim, 1) for _ in range(depth - 1)])
+    return nn.Sequential(block(in_dim, dim, stride), *[block(out_dim, dim, 1) for _ in range(depth - 1)])
 
 
 VARIANTS = {
@@ -187,9 +209,72 @@ WEIGHTS = {
     "resnet152": {"torchvision": {"file": "resnet152-394f9c45.pth", "licence": _LICENCE}},
 }
 
+RESNEXT_VARIANTS = {
+    "resnext50_32x4d": {"block": "bottleneck", "depths": (3, 4, 6, 3), "groups": 32, "width_per_group": 4},
+    "resnext101_32x8d": {"block": "bottleneck", "depths": (3, 4, 23, 3), "groups": 32, "width_per_group": 8},
+    "resnext101_64x4d": {"block": "bottleneck", "depths": (3, 4, 23, 3), "groups": 64, "width_per_group": 4},
+}
+
+_XIE = "Xie et al. 2017 (from memory), "
+RESNEXT_PUBLISHED = {
+    "resnext50_32x4d": [{"what": "params", "value": "25.0e6", "source": _XIE + "Table 1"},
+                        {"what": "macs", "value": "4.2e9", "source": _XIE + "Table 1 (there named FLOPs)"},
+                        {"what": "top1", "value": "77.8", "data": "ImageNet-1k", "source": _XIE + "Table 3"},
+                        {"what": "params", "value": "25028904", "source": _TORCHVISION},
+                        {"what": "macs", "value": "4.230e9", "source": _TORCHVISION},
+                        {"what": "top1", "value": "77.618", "data": "ImageNet-1k", "source": _TORCHVISION}],
+    "resnext101_32x8d": [{"what": "params", "value": "88791336", "source": _TORCHVISION},
+                         {"what": "macs", "value": "16.414e9", "source": _TORCHVISION},
+                         {"what": "top1", "value": "79.312", "data": "ImageNet-1k", "source": _TORCHVISION}],
+    "resnext101_64x4d": [{"what": "top1", "value": "79.6", "data": "ImageNet-1k", "source": _XIE + "Table 4"},
+                         {"what": "params", "value": "83455272", "source": _TORCHVISION},
+                         {"what": "macs", "value": "15.460e9", "source": _TORCHVISION},
+                         {"what": "top1", "value": "83.246", "data": "ImageNet-1k", "source": _TORCHVISION}],
+}
+
+RESNEXT_WEIGHTS = {
+    "resnext50_32x4d": {"torchvision": {"file": "resnext50_32x4d-7cdf4587.pth", "licence": _LICENCE}},
+    "resnext101_32x8d": {"torchvision": {"file": "resnext101_32x8d-8ba56ff5.pth", "licence": _LICENCE}},
+    "resnext101_64x4d": {"torchvision": {"file": "resnext101_64x4d-173b62eb.pth", "licence": _LICENCE}},
+}
+
+WIDE_VARIANTS = {
+    "wide_resnet50_2": {"block": "bottleneck", "depths": (3, 4, 6, 3), "width_per_group": 128},
+    "wide_resnet101_2": {"block": "bottleneck", "depths": (3, 4, 23, 3), "width_per_group": 128},
+}
+
+_ZAGORUYKO = "Zagoruyko, Komodakis 2016 (from memory), Table 8 (WRN-50-2-bottleneck)"
+WIDE_PUBLISHED = {
+    "wide_resnet50_2": [{"what": "params", "value": "68.9e6", "source": _ZAGORUYKO},
+                        {"what": "top1", "value": "78.1", "data": "ImageNet-1k", "source": _ZAGORUYKO},
+                        {"what": "params", "value": "68883240", "source": _TORCHVISION},
+                        {"what": "macs", "value": "11.398e9", "source": _TORCHVISION},
+                        {"what": "top1", "value": "78.468", "data": "ImageNet-1k", "source": _TORCHVISION}],
+    "wide_resnet101_2": [{"what": "params", "value": "126886696", "source": _TORCHVISION},
+                         {"what": "macs", "value": "22.753e9", "source": _TORCHVISION},
+                         {"what": "top1", "value": "78.848", "data": "ImageNet-1k", "source": _TORCHVISION}],
+}
+
+WIDE_WEIGHTS = {
+    "wide_resnet50_2": {"torchvision": {"file": "wide_resnet50_2-95faca4d.pth", "licence": _LICENCE}},
+    "wide_resnet101_2": {"torchvision": {"file": "wide_resnet101_2-32ee1156.pth", "licence": _LICENCE}},
+}
+
+_PREPROCESSING = {"size": (224, 224), "resize": "crop", "crop_fraction": 0.875}
 models.add(ResNet, VARIANTS, WEIGHTS, family="resnet", task="classification", published=PUBLISHED,
            origins={"torchvision": dict, "timm": dict},
            peers={name: ("torchvision", name) for name in VARIANTS},
            paper="He, Zhang, Ren, Sun: Deep Residual Learning for Image Recognition, CVPR 2016, "
                  "arXiv:1512.03385",
-           preprocessing={"size": (224, 224), "resize": "crop", "crop_fraction": 0.875})
+           preprocessing=_PREPROCESSING)
+models.add(ResNet, RESNEXT_VARIANTS, RESNEXT_WEIGHTS, family="resnext", task="classification",
+           published=RESNEXT_PUBLISHED, origins={"torchvision": dict, "timm": dict},
+           peers={name: ("torchvision", name) for name in RESNEXT_VARIANTS},
+           paper="Xie, Girshick, Dollar, Tu, He: Aggregated Residual Transformations for Deep Neural Networks, "
+                 "CVPR 2017, arXiv:1611.05431",
+           preprocessing=_PREPROCESSING)  # the weights of resnext101_64x4d take crop_fraction 224 / 232
+models.add(ResNet, WIDE_VARIANTS, WIDE_WEIGHTS, family="wide_resnet", task="classification",
+           published=WIDE_PUBLISHED, origins={"torchvision": dict, "timm": dict},
+           peers={name: ("torchvision", name) for name in WIDE_VARIANTS},
+           paper="Zagoruyko, Komodakis: Wide Residual Networks, BMVC 2016, arXiv:1605.07146",
+           preprocessing=_PREPROCESSING)

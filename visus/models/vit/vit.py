@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from visus import models
 from visus.core.errors import UserError
 from visus.core.validate import positive, probability, require
+from visus.layers.drop_path import DropPath
 from visus.ops.positions import resize_positions
 
 NORM_EPS = 1e-6
@@ -51,21 +52,6 @@ class ViTConfig:
         require(isinstance(self.mlp_ratio, int | float) and self.dim * self.mlp_ratio >= 1, "mlp_ratio",
                 self.mlp_ratio, "leave at least one hidden unit")
         probability(dropout=self.dropout, drop_path=self.drop_path)
-
-
-class DropPath(nn.Module):
-    """Drops the whole residual of a sample with probability `rate` in training, and scales the others up."""
-
-    def __init__(self, rate: float):
-        super().__init__()
-        self.rate = rate
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        if not self.training:
-            return tokens
-        keep = torch.empty(tokens.shape[0], 1, 1, device=tokens.device,
-                           dtype=tokens.dtype).bernoulli_(1 - self.rate)
-        return tokens * keep / (1 - self.rate)
 
 
 class PatchEmbed(nn.Module):

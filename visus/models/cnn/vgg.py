@@ -1,0 +1,161 @@
+"""VGG-11, 13, 16 and 19: stacks of 3 x 3 convolutions, five times halved, and three full layers.
+
+Paper: Simonyan, Zisserman, Very Deep Convolutional Networks for Large-Scale Image Recognition, ICLR 2015,
+arXiv:1409.1556, Table 1: configurations A, B, D and E; `vgg11_lrn` is A-LRN and `vgg16_c` is C, whose third
+convolutions are 1 x 1. Two 3 x 3 convolutions see what one 5 x 5 sees, with fewer weights and one more ReLU. `_bn`
+adds batch norm (Ioffe, Szegedy, arXiv:1502.03167) before each ReLU, which the paper does not have. Departures: the
+last maps are averaged to 7 x 7, which does nothing at 224 pixels and admits other sizes; weights start at random
+variance 2 / fan-out, as torchvision's, where the paper fills deep networks from shallow ones. Parameters carry
+torchvision's names.
+forward: images [B, C, H, W], normalised, H and W of at least 32 -> logits [B, num_classes].
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from torch import Tensor, nn
+
+from visus import models
+from visus.core.validate import one_of, positive, probability, require
+from visus.layers.feature_sequential import FeatureSequential
+
+DIMS = (64, 128, 256, 512, 512)
+POOLED = 7  # side of the maps that the first full layer sees
+
+
+@dataclass(frozen=True, kw_only=True)
+class VGGConfig:
+    """depths, dims: convolutions and their filters in each of the five stages. third_kernel: 3, or 1 for
+    configuration C: the side of each stage's third convolution. norm: 'none', 'batch', or 'response' (after the first
+    ReLU only, as in A-LRN). hidden_dim: units of each hidden full layer."""
+
+    depths: tuple[int, ...] = (2, 2, 3, 3, 3)
+    dims: tuple[int, ...] = DIMS
+    third_kernel: int = 3
+    norm: str = "none"
+    hidden_dim: int = 4096
+    dropout: float = 0.5
+    in_channels: int = 3
+    num_classes: int = 1000
+
+    def __post_init__(self) -> None:
+        require(isinstance(self.depths, tuple) and len(self.depths) == 5, "depths", self.depths,
+                "be five counts of convolutions")
+        require(isinstance(self.dims, tuple) and len(self.dims) == 5, "dims", self.dims, "be five filter counts")
+        for depth, dim in zip(self.depths, self.dims, strict=True):
+            positive(depths=depth, dims=dim)
+        require(self.third_kernel in (1, 3), "third_kernel", self.third_kernel, "be 1 or 3")
+        one_of(("none", "batch", "response"), norm=self.norm)
+        positive(hidden_dim=self.hidden_dim, in_channels=self.in_channels, num_classes=self.num_classes)
+        probability(dropout=self.dropout)
+
+
+class VGG(nn.Module):
+    """features(images): the last maps of each stage before its pooling, and the last pooled ones."""
+
+    Config = VGGConfig
+
+    def __init__(self, config: VGGConfig):
+        super().__init__()
+        self.config = config
+        layers: list[nn.Module] = []
+        taps = []
+        in_dim = config.in_channels
+        for depth, dim in zip(config.depths, config.dims, strict=True):
+            for number in range(depth):
+                kernel = config.third_kernel if number == 2 else 3
+                layers.append(nn.Conv2d(in_dim, dim, kernel, 1, kernel // 2))
+                if config.norm == "batch":
+                    layers.append(nn.BatchNorm2d(dim))
+                layers.append(nn.ReLU(inplace=True))
+                if config.norm == "response" and len(layers) == 2:  # AlexNet's numbers; torch divides alpha by 5
+                    layers.append(nn.LocalResponseNorm(5, alpha=5e-4, beta=0.75, k=2.0))
+                in_dim = dim
+            taps.append(len(layers) - 1)
+            layers.append(nn.MaxPool2d(2))
+        self.features = FeatureSequential(layers, (*taps, len(layers) - 1))
+        self.avgpool = nn.AdaptiveAvgPool2d(POOLED)
+        self.classifier = nn.Sequential(
+            nn.Linear(POOLED**2 * in_dim, config.hidden_dim), nn.ReLU(inplace=True), nn.Dropout(config.dropout),
+            nn.Linear(config.hidden_dim, config.hidden_dim), nn.ReLU(inplace=True), nn.Dropout(config.dropout),
+            nn.Linear(config.hidden_dim, config.num_classes))
+        self.feature_channels = (*config.dims, config.dims[4])
+        self.feature_strides = (1, 2, 4, 8, 16, 32)
+        self._initialise()
+
+    def _initialise(self) -> None:
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+                nn.init.zeros_(module.bias)
+            elif isinstance(module, nn.Linear):
+                nn.init.normal_(module.weight, std=0.01)
+                nn.init.zeros_(module.bias)
+
+    def forward(self, images: Tensor) -> Tensor:
+        maps = self.avgpool(self.features.last(images))
+        return self.classifier(maps.flatten(1))  # [B, D, 7, 7] -> [B, 49 D] -> [B, num_classes]
+
+
+_A, _B, _C_AND_D, _E = (1, 1, 2, 2, 2), (2, 2, 2, 2, 2), (2, 2, 3, 3, 3), (2, 2, 4, 4, 4)
+VARIANTS = {
+    "vgg11": {"depths": _A},
+    "vgg11_lrn": {"depths": _A, "norm": "response"},
+    "vgg13": {"depths": _B},
+    "vgg16_c": {"depths": _C_AND_D, "third_kernel": 1},
+    "vgg16": {"depths": _C_AND_D},
+    "vgg19": {"depths": _E},
+    "vgg11_bn": {"depths": _A, "norm": "batch"},
+    "vgg13_bn": {"depths": _B, "norm": "batch"},
+    "vgg16_bn": {"depths": _C_AND_D, "norm": "batch"},
+    "vgg19_bn": {"depths": _E, "norm": "batch"},
+}
+
+_TABLE_2 = "Simonyan and Zisserman 2015, Table 2 (from memory)"
+_TABLE_3 = "Simonyan and Zisserman 2015, Table 3, trained and tested at one scale, 256, validation (from memory)"
+_TORCHVISION = "torchvision 0.28.0, weights IMAGENET1K_V1"
+
+
+def _torchvision(params: str, macs: str, top1: str) -> list[dict[str, str]]:
+    return [{"what": "params", "value": params, "source": _TORCHVISION},
+            {"what": "macs", "value": macs, "source": _TORCHVISION},
+            {"what": "top1", "value": top1, "data": "ImageNet-1k", "source": _TORCHVISION}]
+
+
+PUBLISHED = {
+    "vgg11": [{"what": "params", "value": "133e6", "source": _TABLE_2},
+              *_torchvision("132863336", "7.609e9", "69.020")],
+    "vgg11_lrn": [{"what": "params", "value": "133e6", "source": _TABLE_2},
+                  {"what": "top1", "value": "70.3", "data": "ImageNet-1k", "source": _TABLE_3}],
+    "vgg13": [{"what": "params", "value": "133e6", "source": _TABLE_2},
+              *_torchvision("133047848", "11.308e9", "69.928")],
+    "vgg16_c": [{"what": "params", "value": "134e6", "source": _TABLE_2},
+                {"what": "top1", "value": "71.9", "data": "ImageNet-1k", "source": _TABLE_3}],
+    "vgg16": [{"what": "params", "value": "138e6", "source": _TABLE_2},
+              *_torchvision("138357544", "15.470e9", "71.592")],
+    "vgg19": [{"what": "params", "value": "144e6", "source": _TABLE_2},
+              *_torchvision("143667240", "19.632e9", "72.376")],
+    "vgg11_bn": _torchvision("132868840", "7.609e9", "70.370"),
+    "vgg13_bn": _torchvision("133053736", "11.308e9", "71.586"),
+    "vgg16_bn": _torchvision("138365992", "15.470e9", "73.360"),
+    "vgg19_bn": _torchvision("143678248", "19.632e9", "74.218"),
+}
+
+_LICENCE = "BSD-3-Clause (torchvision); trained on ImageNet-1k"
+WEIGHTS = {
+    "vgg11": {"torchvision": {"file": "vgg11-8a719046.pth", "licence": _LICENCE}},
+    "vgg13": {"torchvision": {"file": "vgg13-19584684.pth", "licence": _LICENCE}},
+    "vgg16": {"torchvision": {"file": "vgg16-397923af.pth", "licence": _LICENCE}},
+    "vgg19": {"torchvision": {"file": "vgg19-dcbb9e9d.pth", "licence": _LICENCE}},
+    "vgg11_bn": {"torchvision": {"file": "vgg11_bn-6002323d.pth", "licence": _LICENCE}},
+    "vgg13_bn": {"torchvision": {"file": "vgg13_bn-abd245e5.pth", "licence": _LICENCE}},
+    "vgg16_bn": {"torchvision": {"file": "vgg16_bn-6c64b313.pth", "licence": _LICENCE}},
+    "vgg19_bn": {"torchvision": {"file": "vgg19_bn-c79401a0.pth", "licence": _LICENCE}},
+}
+
+models.add(VGG, VARIANTS, WEIGHTS, family="vgg", task="classification", published=PUBLISHED,
+           origins={"torchvision": dict}, peers={name: ("torchvision", name) for name in WEIGHTS},
+           paper="Simonyan, Zisserman: Very Deep Convolutional Networks for Large-Scale Image Recognition, "
+                 "ICLR 2015, arXiv:1409.1556",
+           preprocessing={"size": (224, 224), "resize": "crop", "crop_fraction": 0.875})
