@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from visus.core.summary import summarise
+from visus.run.models import describe_model
 
 
 def rows_of(model, shape):
@@ -102,3 +103,13 @@ def test_summary_leaves_the_model_as_it_was():
 
 def test_html_escapes_names():
     assert "&lt;b&gt;" in summarise(nn.Linear(1, 1), (1, 1), "<b>")._repr_html_()
+
+
+def test_a_channel_shuffle_leaves_the_receptive_field_alone():
+    """ShuffleNet v2: 7 px after the stem; then a depthwise 3 x 3 of stride 2 and 3, 7, 3 of stride 1."""
+    side, jump = 7, 4
+    for units in (3, 7, 3):
+        side += 2 * jump
+        jump *= 2
+        side += units * 2 * jump
+    assert describe_model("shufflenet_v2_x1_0").receptive_field == side == 527

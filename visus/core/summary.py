@@ -140,6 +140,18 @@ class _Field:
                       tuple(self.jumps[i] / s[i] for i in axes))
 
 
+def _keeps_places(name: str, args: tuple[Any, ...]) -> bool:
+    """Whether an operation that regroups axes (as a channel shuffle does) leaves the last two, the places, alone."""
+    if name in ("aten::view", "aten::_unsafe_view", "aten::reshape"):
+        return args[0].ndim >= 4 and len(args[1]) >= 4 and list(args[1][-2:]) == list(args[0].shape[-2:])
+    if name == "aten::stack":
+        axis, ndim = (args[1] if len(args) > 1 else 0), args[0][0].ndim
+        return ndim >= 4 and axis % (ndim + 1) <= ndim - 2
+    if name == "aten::transpose":
+        return all(axis % args[0].ndim < args[0].ndim - 2 for axis in args[1:3])
+    return False
+
+
 def _listed(value: Any) -> list[int]:
     return list(value) if isinstance(value, list | tuple) else [value]
 
@@ -197,7 +209,7 @@ class _Tracer(TorchDispatchMode):
             axis, step = (args[1] if len(args) > 1 else 0), (args[4] if len(args) > 4 else 1)
             jumps = tuple(j * step if i + 2 == axis % args[0].ndim else j for i, j in enumerate(field.jumps))
             return _Field(field.sides, jumps)
-        return None
+        return field if _keeps_places(name, args) else None
 
     def enter(self) -> None:
         self.macs.append(0)
