@@ -303,15 +303,16 @@ def test_only_the_last_two_checkpoints_are_kept(tmp_path):
 def failing_save(monkeypatch, fails: set[int]) -> list[int]:
     """The n-th write of any file fails as on a full disk, for n in `fails`."""
     count = [0]
-    real = checkpoint.write_bytes
+    for name in ("write_bytes", "write_state_dict"):
+        real = getattr(checkpoint, name)
 
-    def write(path, data):
-        count[0] += 1
-        if count[0] in fails:
-            raise ResourceError("could not be written: No space left on device", where=path)
-        real(path, data)
+        def write(path, data, real=real):
+            count[0] += 1
+            if count[0] in fails:
+                raise ResourceError("could not be written: No space left on device", where=path)
+            real(path, data)
 
-    monkeypatch.setattr(checkpoint, "write_bytes", write)
+        monkeypatch.setattr(checkpoint, name, write)
     return count
 
 

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from visus.core.errors import CheckpointError, RunError
-from visus.core.files import finite, read_json, sha256, write_bytes, write_json
+from visus.core.files import finite, read_json, sha256, write_json
 from visus.core.preprocessing import Preprocessing
 
 if TYPE_CHECKING:
@@ -36,13 +35,12 @@ class TrainedModel:
 def save_model(folder: Path, weights: dict[str, Tensor], *, name: str, config: dict[str, Any], task: str,
                preprocessing: Preprocessing, about: dict[str, Any]) -> None:
     """model.safetensors, then model.json, which holds its SHA-256: the pair is complete when model.json fits."""
-    from safetensors.torch import save
+    from visus.core.weights import write_state_dict
 
-    data = save({k: v.detach().cpu().contiguous() for k, v in weights.items()}, {"format": "visus"})
-    write_bytes(folder / "model.safetensors", data)
+    write_state_dict(folder / "model.safetensors", weights)
     write_json(folder / "model.json", {
         "format": MODEL_FORMAT, "name": name, "config": finite(config), "task": task,
-        "preprocessing": preprocessing.to_dict(), "sha256": hashlib.sha256(data).hexdigest(), **about})
+        "preprocessing": preprocessing.to_dict(), "sha256": sha256(folder / "model.safetensors"), **about})
 
 
 def load_model(folder: str | os.PathLike[str]) -> TrainedModel:

@@ -23,14 +23,13 @@ from visus.core.weights import read_state_dict
 from visus.data.loader import Loader
 from visus.data.opening import open_samples
 from visus.data.samples import Samples
-from visus.data.split import split_samples
 from visus.run.baselines import baselines
 from visus.run.build import Parts, build_loader, build_model, build_task
 from visus.run.bundle import load_model, save_model
 from visus.run.display import Display, clock, metrics_table
 from visus.run.recipe import Recipe, Train
 from visus.run.report import write_report
-from visus.run.survey import drop_known_bad_images, open_named, samples_digest
+from visus.run.survey import divide, drop_known_bad_images, open_named, samples_digest
 from visus.run.thumbnails import examples
 from visus.tasks.classification import least_confident_hits, worst_mistakes
 from visus.train.checkpoint import BEST, CheckpointStore
@@ -183,8 +182,7 @@ def match_labels(samples: Samples, labels: tuple[str, ...], path: str | Path) ->
 def _own_split(folder: RunFolder, recipe: Recipe, split: str) -> tuple[Samples, np.ndarray]:
     samples = open_named(recipe.data)
     samples = drop_known_bad_images(samples, folder)
-    splits = split_samples(samples, val=recipe.data.val, test=recipe.data.test, seed=recipe.data.split_seed,
-                           group_aware=recipe.data.groups)
+    splits = divide(samples, recipe.data)
     if split not in splits:
         raise UserError("there is no such split", where=f"split={split!r}", remedy=did_you_mean(split, splits))
     if folder.read("data.json", {}).get("digest") != samples_digest(samples, splits):

@@ -15,6 +15,7 @@ from visus.core.record import Finding, RunFolder
 from visus.data.opening import open_samples
 from visus.data.samples import Samples
 from visus.data.scan import handle_bad_images, survey_images
+from visus.data.split import split_samples
 from visus.run.choose import Facts
 from visus.run.display import Display
 from visus.run.recipe import Data, Recipe
@@ -50,6 +51,11 @@ def drop_bad_images(samples: Samples, policy: str, display: Display) -> tuple[Sa
     notes = (f"{note} ({count:,} images)" for note, count in survey.notes.items())
     return replace(samples, notes=(*samples.notes, *notes)), [{"file": b.source, "problem": b.problem}
                                                               for b in survey.bad]
+
+
+def divide(samples: Samples, data: Data) -> dict[str, np.ndarray]:
+    """The splits that the recipe asks for: the same each time, for training, resume and evaluation."""
+    return split_samples(samples, val=data.val, test=data.test, seed=data.split_seed, group_aware=data.groups)
 
 
 def drop_known_bad_images(samples: Samples, folder: RunFolder) -> Samples:

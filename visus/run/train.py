@@ -17,7 +17,6 @@ from visus.core.files import read_json
 from visus.core.preprocessing import Preprocessing
 from visus.core.record import Finding, RunFolder
 from visus.data.samples import Samples
-from visus.data.split import split_samples
 from visus.data.transforms import build_augmentation
 from visus.optim.ema import EMA
 from visus.run.build import (
@@ -40,6 +39,7 @@ from visus.run.recipes import find_recipe
 from visus.run.report import write_report
 from visus.run.survey import (
     data_record,
+    divide,
     drop_bad_images,
     drop_known_bad_images,
     facts_for_choice,
@@ -341,7 +341,7 @@ def _open(recipe: Recipe, display: Display) -> Samples:
 
 def _split(samples: Samples, recipe: Recipe, display: Display) -> dict[str, np.ndarray]:
     data = recipe.data
-    splits = split_samples(samples, val=data.val, test=data.test, seed=data.split_seed, group_aware=data.groups)
+    splits = divide(samples, data)
     for name in ("val", "test"):
         if not len(splits[name]):
             raise DataError(f"no images are left for the {name} split", where=f"data.{name}={getattr(data, name)}",

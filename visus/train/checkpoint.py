@@ -23,6 +23,7 @@ from torch import Tensor
 
 from visus.core.errors import CheckpointError, ResourceError
 from visus.core.files import finite, read_json, sha256, write_bytes, write_json
+from visus.core.weights import write_state_dict
 
 FORMAT = 1
 BEST = "best.safetensors"
@@ -52,9 +53,8 @@ class CheckpointStore:
         return path
 
     def save_best(self, weights: Mapping[str, Tensor]) -> None:
-        """The weights with the best headline metric so far, alone."""
-        tensors = {name: tensor.detach().cpu().contiguous().clone() for name, tensor in weights.items()}
-        write_bytes(self.folder / BEST, save_tensors(tensors))
+        """The weights with the best headline metric so far, alone; their checksum is in the file."""
+        write_state_dict(self.folder / BEST, weights)
 
     def steps(self) -> list[int]:
         """Steps that have a manifest, oldest first."""
