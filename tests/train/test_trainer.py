@@ -202,6 +202,44 @@ def test_a_stop_request_saves_the_step_in_hand(tmp_path):
     assert "--resume" in str(error.value) and error.value.exit_code == 130
 
 
+@pytest.mark.parametrize("epoch", [0, 2])
+def test_a_stop_during_validation_resumes_with_the_validation_and_the_same_bits(tmp_path, epoch):
+    whole = setup(tmp_path / "whole")
+    whole.trainer.run()
+    first = setup(tmp_path / "parts")
+    real, calls = first.trainer.validate, []
+
+    def stopped():
+        calls.append(1)
+        if len(calls) == epoch + 1:
+            first.stop.request()
+            raise StopIteration
+        return real()
+
+    first.trainer.validate = stopped
+    with pytest.raises(Interrupted):
+        first.trainer.run()
+    second = setup(tmp_path / "parts")
+    second.trainer.load_state(second.store.load()[1])
+    assert second.trainer.position.epoch == epoch and second.trainer.position.batch == len(Source())
+    second.trainer.run()
+    assert_same_state(whole.trainer, second.trainer)
+
+
+def test_a_second_signal_ends_the_process_at_once(monkeypatch):
+    import os
+    import signal
+
+    ended = []
+    monkeypatch.setattr(os, "_exit", ended.append)
+    with StopRequest() as stop:
+        os.kill(os.getpid(), signal.SIGINT)
+        assert stop.requested and not ended
+        os.kill(os.getpid(), signal.SIGTERM)
+    assert ended == [128 + signal.SIGTERM]
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
 def test_a_loss_that_is_not_finite_stops_the_run_and_names_step_and_layer(tmp_path):
     made = setup(tmp_path, source=Source(poison_at=(1, 2)), checkpoint_steps=1)
     with pytest.raises(TrainingDiverged) as error:
