@@ -1,13 +1,16 @@
 """Make the passports and the index of the models.
 
-python tools/passports.py [NAME ...]            write visus/models/passports/*.json and index.json python
-tools/passports.py --check               exit 1 when they are not what the models say (peers are not run)
+python tools/passports.py                       write visus/models/passports/*.json and index.json
+python tools/passports.py NAME_OR_FILE ...      only these models, or all of visus/models/cnn/resnet.py
+python tools/passports.py --check               exit 1 when they are not what the models say (peers are not run)
 python tools/passports.py --table docs/models.md
 """
 
 from __future__ import annotations
 
 import argparse
+import fcntl
+import importlib
 import json
 import math
 import sys
@@ -142,11 +145,14 @@ def main() -> int:
     if options.table:
         write_text(options.table, table())
         return 0
+    if options.names and not options.check:
+        write_some(options.names)
+        return 0
     on_disk = {path.stem: json.loads(path.read_text()) for path in FOLDER.glob("*.json")}
     files: dict[str, dict[str, Any]] = {}
     problems = []
     for entry in registry.entries():
-        stem = entry.module.removeprefix("visus.models.")
+        stem = stem_of(entry)
         known = on_disk.get(stem, {}).get(entry.name, {})
         if options.names and entry.name not in options.names:
             made = known
@@ -164,13 +170,43 @@ def main() -> int:
         print("\n".join(f"stale: {problem}" for problem in problems) or "all passports are fresh")
         return 1 if problems else 0
     for stem, made in files.items():
-        made = {name: passport for name, passport in made.items() if passport}
         if made != on_disk.get(stem):
             write_json(FOLDER / f"{stem}.json", made)
     for stem in on_disk.keys() - files.keys():
         (FOLDER / f"{stem}.json").unlink()
     write_json(registry.index_path, registry.fresh_index())
     return 0
+
+
+def stem_of(entry: Entry) -> str:
+    return entry.module.removeprefix("visus.models.")
+
+
+def write_some(names: list[str]) -> None:
+    """Passports of some models or files, without importing the others; the index gains their names."""
+    entries = []
+    for name in names:
+        if name.endswith(".py"):
+            module = ".".join(Path(name).resolve().relative_to(ROOT).with_suffix("").parts)
+            importlib.import_module(module)
+            entries += [entry for entry in registry.registered() if entry.module == module]
+        else:
+            entries.append(registry.get(name))
+    made = {entry.name: (entry, make_passport(entry, compare(entry))) for entry in entries}
+    with open(registry.index_path.parent / "__init__.py") as lock:  # two runs of this tool may meet here
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        index = json.loads(registry.index_path.read_text())
+        for module in {entry.module for entry in entries}:
+            ours = [entry for entry in registry.registered() if entry.module == module]
+            path = FOLDER / f"{stem_of(ours[0])}.json"
+            on_disk = json.loads(path.read_text()) if path.is_file() else {}
+            fresh = {e.name: made[e.name][1] if e.name in made else on_disk.get(e.name) for e in ours}
+            write_json(path, {name: passport for name, passport in fresh.items() if passport})
+            index = {name: home for name, home in index.items() if home != module}
+            index |= {entry.name: module for entry in ours}
+        write_json(registry.index_path, dict(sorted(index.items(), key=lambda item: item[1])))
+    for entry, passport in made.values():
+        print(entry.name, passport["params"], passport["macs"], passport["peer"], flush=True)
 
 
 if __name__ == "__main__":

@@ -71,6 +71,14 @@ class Registry:
         self.load_all()
         return list(self._entries.values())
 
+    def registered(self) -> list[Entry]:
+        """What the modules imported so far have added."""
+        return list(self._entries.values())
+
+    def of(self, build: type) -> list[Entry]:
+        """The variants of one class. Imports nothing: a class that exists has registered itself."""
+        return [entry for entry in self._entries.values() if entry.build is build]
+
     def index(self) -> dict[str, str]:
         if self._index is None:
             path = self.index_path

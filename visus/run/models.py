@@ -133,14 +133,13 @@ def describe_model(model: str | nn.Module, image_size: int | None = None) -> Mod
     from visus.core.summary import summarise
 
     name = model if isinstance(model, str) else type(model).__name__
-    entries = registry.entries()
+    entries = [registry.get(model)] if isinstance(model, str) else registry.of(type(model))
     if isinstance(model, str):
-        entries = [registry.get(model)]
         with torch.device("meta"):
             model = create_model(name, image_size=image_size)
     config: Any = getattr(model, "config", None)
     size = image_size or getattr(config, "image_size", None) or next(
-        (entry.about["preprocessing"]["size"][0] for entry in entries if entry.build is type(model)), None)
+        (entry.about["preprocessing"]["size"][0] for entry in entries), None)
     if size is None:
         raise UserError(f"the image size of a {name} is not known", where="image_size=None",
                         remedy="Give image_size")
@@ -151,9 +150,8 @@ def describe_model(model: str | nn.Module, image_size: int | None = None) -> Mod
 
 def _converter(model: nn.Module, origin: str) -> Any:
     origins: dict[str, Any] = {"visus": dict}
-    for entry in registry.entries():
-        if entry.build is type(model):
-            origins |= entry.about.get("origins", {})
+    for entry in registry.of(type(model)):
+        origins |= entry.about.get("origins", {})
     if origin not in origins:
         raise UserError(f"{type(model).__name__} does not read weights of this origin",
                         where=f"origin={origin!r}",
