@@ -29,7 +29,7 @@ from visus.core.registry import Entry  # noqa: E402
 from visus.core.summary import summarise  # noqa: E402
 from visus.core.weights import fingerprint, hashed_images, hashed_model  # noqa: E402
 from visus.models import registry  # noqa: E402
-from visus.run.models import passports  # noqa: E402
+from visus.run.models import load_weights, passports  # noqa: E402
 
 FOLDER = registry.index_path.parent / "passports"
 FINGERPRINT_SIZE = 64  # side in pixels for models that take any size: smaller images, the same code
@@ -81,9 +81,9 @@ def compare(entry: Entry) -> dict[str, Any] | None:
     if entry.name not in entry.about.get("peers", {}):
         return None
     package, name = entry.about["peers"][entry.name]
-    ours = hashed_model(build(entry))
-    theirs = peer_model(package, name).double().eval()
-    theirs.load_state_dict(ours.state_dict(), strict=True)
+    theirs = hashed_model(peer_model(package, name))
+    ours = build(entry).double().eval()
+    load_weights(ours, theirs.state_dict(), origin=package)
     images = hashed_images(fingerprint_shape(entry))
     found: dict[str, Any] = {"package": package, "version": load_peer(package).__version__.split("+")[0],
                              "model": name}
