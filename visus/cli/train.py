@@ -13,6 +13,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("path", nargs="?", metavar="PATH", help="images to learn from, or a built-in name: digits")
     parser.add_argument("--recipe", metavar="NAME|FILE", help="start from a recipe: see `visus recipes`")
     parser.add_argument("--model", metavar="NAME", help="a registered model: see `visus models`")
+    parser.add_argument("--weights", metavar="FILE|ORIGIN", help="start from weights: a file, or the public ones of "
+                        "torchvision, timm, ... (fetched once; with a file, --set model.origin=timm)")
     parser.add_argument("--epochs", type=int, metavar="N", help="passes over the training images")
     parser.add_argument("--batch-size", type=int, metavar="N", help="images per step")
     parser.add_argument("--lr", type=float, metavar="RATE", help="peak learning rate")
@@ -31,7 +33,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--quiet", action="store_true", help="no progress, only the result")
 
 
-FLAGS = {"model": "model.name", "epochs": "train.epochs", "batch_size": "train.batch_size", "lr": "optimizer.lr",
+FLAGS = {"model": "model.name", "weights": "model.weights", "epochs": "train.epochs",
+         "batch_size": "train.batch_size", "lr": "optimizer.lr",
          "image_size": "data.image_size", "seed": "train.seed", "device": "device", "workers": "data.workers",
          "format": "data.format", "on_bad_image": "data.on_bad_image"}
 

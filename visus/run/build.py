@@ -12,16 +12,18 @@ import torch
 from torch import nn
 
 from visus.core.errors import RecipeError
-from visus.core.preprocessing import IMAGENET_MEAN, IMAGENET_STD, Preprocessing
+from visus.core.preprocessing import Preprocessing
 from visus.data.loader import Loader
 from visus.data.samples import Samples
 from visus.data.transforms import build_augmentation
 from visus.losses.classification import get_loss
+from visus.models import registry
 from visus.optim.build import build_optimizer
 from visus.optim.ema import EMA
 from visus.optim.parameter_groups import parameter_groups
 from visus.optim.schedules import Schedule, schedule
-from visus.run.models import create_model
+from visus.run.display import Display
+from visus.run.models import make_model
 from visus.run.recipe import Recipe
 from visus.tasks.classification import Classification, MultiLabel
 
@@ -42,7 +44,8 @@ class Parts:
 
 
 def build_preprocessing(recipe: Recipe, samples: Samples, train_indices: np.ndarray) -> Preprocessing:
-    """Sizes from the recipe; mean and standard deviation of the training split alone, or ImageNet's, or none."""
+    """Sizes from the recipe; mean and standard deviation of the training split alone, those that the model's public
+    weights were trained with, ImageNet's, or none."""
     data = recipe.data
     size = (data.image_size, data.image_size) if isinstance(data.image_size, int) else data.image_size
     channels = int(data.channels)
@@ -51,8 +54,12 @@ def build_preprocessing(recipe: Recipe, samples: Samples, train_indices: np.ndar
                           background=data.background, labels=samples.classes)
     if data.normalise == "none":
         return plain
-    if data.normalise == "imagenet":
-        mean, std = (IMAGENET_MEAN, IMAGENET_STD) if channels == 3 else ((0.449,), (0.226,))
+    if data.normalise in ("imagenet", "model"):
+        about = registry.get(recipe.model.name).about["preprocessing"] if data.normalise == "model" else {}
+        known = Preprocessing(**about) if about else Preprocessing(size=plain.size)
+        mean, std = known.mean, known.std
+        if len(mean) != channels:  # grey images: the means over the colours, and as many as there are channels
+            mean, std = ((round(sum(values) / len(values), 6),) * channels for values in (mean, std))
         return replace(plain, mean=mean, std=std)
     count = min(len(train_indices), STATISTICS_IMAGES)
     chosen = np.sort(train_indices[np.linspace(0, len(train_indices) - 1, count).astype(np.int64)])
@@ -84,13 +91,19 @@ def build_loader(recipe: Recipe, samples: Samples, indices: np.ndarray, preproce
                   pin_memory=device.type == "cuda")
 
 
-def build_model(recipe: Recipe, preprocessing: Preprocessing, num_classes: int) -> nn.Module:
-    """The recipe's model, initialised from train.seed or from a weights file."""
+def build_model(recipe: Recipe, preprocessing: Preprocessing, num_classes: int,
+                display: Display | None = None) -> nn.Module:
+    """The recipe's model, initialised from train.seed or from a weights file. display: where to say what was changed
+    in the weights, and to draw the progress of a download."""
     torch.manual_seed(recipe.train.seed)
     height, width = preprocessing.size
     config: dict[str, Any] = dict(recipe.model.config)
-    model = create_model(recipe.model.name, num_classes=num_classes, in_channels=preprocessing.channels,
-                         image_size=height, weights=recipe.model.weights, origin=recipe.model.origin, **config)
+    with (display or Display(show=False)).download() as progress:
+        model, notes = make_model(recipe.model.name, num_classes=num_classes, in_channels=preprocessing.channels,
+                                  image_size=height, weights=recipe.model.weights, origin=recipe.model.origin,
+                                  progress=progress, **config)
+    for note in notes if display is not None else ():
+        display.say("weights", note)
     if height != width and hasattr(model.config, "image_size"):
         raise RecipeError(f"{recipe.model.name} takes square images", where=f"data.image_size={[height, width]}",
                           remedy="Give one number, or choose a convolutional network")

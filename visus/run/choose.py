@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from visus.core.errors import RecipeError
+from visus.models import registry
 from visus.run.recipe import Recipe
 
 
@@ -24,7 +25,8 @@ class Facts:
     device: str
 
 
-TINY_PX, SMALL_PX = 16, 64
+TINY_PX, SMALL_PX, CPU_PX = 16, 64, 128
+FINE_TUNING = 0.1  # of the learning rate from scratch: the weights are to be kept, not learned anew
 
 
 def choose(recipe: Recipe, facts: Facts) -> tuple[Recipe, list[str]]:
@@ -36,6 +38,8 @@ def choose(recipe: Recipe, facts: Facts) -> tuple[Recipe, list[str]]:
     reasons: list[str] = []
     task = _task(recipe, facts)
     values["task"] = task
+    if recipe.data.normalise == "auto":
+        values["data.normalise"] = "data" if recipe.model.weights is None or recipe.model.origin == "visus" else "model"
     side = _image_size(recipe, facts, values, reasons)
     if recipe.data.channels == "auto":
         values["data.channels"] = facts.channels
@@ -61,14 +65,19 @@ def _image_size(recipe: Recipe, facts: Facts, values: dict[str, Any], reasons: l
     if size != "auto":
         return min(size) if isinstance(size, tuple) else size
     native = max(facts.median_size)
-    if native <= TINY_PX:
+    if recipe.model.weights is not None and recipe.model.name != "auto":
+        known = registry.get(recipe.model.name).about["preprocessing"]["size"][0]
+        side = known if facts.device == "cuda" else min(known, CPU_PX)
+        why = "what the weights were trained at" if side == known else f"of the {known} px that the weights were " \
+            "trained at, what a CPU trains on in good time"
+    elif native <= TINY_PX:
         side, why = 16, f"tiny images ({native} px) are enlarged"
     elif native <= SMALL_PX:
         side, why = 4 * math.ceil(native / 4), "small images keep their size"
     elif facts.device == "cuda":
         side, why = 224, "the usual size on a GPU"
     else:
-        side, why = 128, f"{native} px is more than a CPU trains on in good time"
+        side, why = CPU_PX, f"{native} px is more than a CPU trains on in good time"
     values["data.image_size"] = side
     reasons.append(f"image size {side} px: {why}")
     return side
@@ -117,6 +126,8 @@ def _optimization(recipe: Recipe, facts: Facts, model: str, side: int, values: d
         # nets without batch norm diverge at that rate: a tenth, as their papers have it (Krizhevsky et al. 2012)
         peak = 0.01 if plain else 0.1
         lr = peak * effective / 128 if optimizer == "sgd" else 1e-3 * math.sqrt(effective / 128)
+        if recipe.model.weights is not None:
+            lr *= FINE_TUNING
         values["optimizer.lr"] = float(f"{lr:.3g}")
         reasons.append(f"{optimizer}, peak learning rate {lr:.3g}, {recipe.schedule.name} schedule")
     if recipe.optimizer.weight_decay == "auto":

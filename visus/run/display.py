@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    DownloadColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+    TransferSpeedColumn,
+)
 from rich.table import Table
 from rich.text import Text
 
@@ -60,6 +69,24 @@ class Display:
                       console=self.console, transient=True) as progress:
             task = progress.add_task(what, total=total)
             yield lambda count=1: progress.advance(task, count)
+
+
+    @contextmanager
+    def download(self) -> Iterator[Callable[[int, int | None], None] | None]:
+        """A bar that appears with the first bytes; yields what to tell (bytes so far, bytes in all or None)."""
+        if not self.live:
+            yield None
+            return
+        with Progress(TextColumn("[bold cyan]download  "), BarColumn(), DownloadColumn(), TransferSpeedColumn(),
+                      TimeRemainingColumn(), console=self.console, transient=True) as progress:
+            task = None
+
+            def advance(done: int, total: int | None) -> None:
+                nonlocal task
+                task = progress.add_task("download", total=total) if task is None else task
+                progress.update(task, completed=done, total=total)
+
+            yield advance
 
 
 class TrainingDisplay:

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, fields
+import logging
+from collections.abc import Callable, Collection, Mapping
+from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from visus.core.errors import CheckpointError, UserError, did_you_mean
 from visus.core.passport import Passport, read_passports
 from visus.models import registry
+from visus.run.pretrained import is_origin, weights_file
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -17,6 +19,7 @@ if TYPE_CHECKING:
     from visus.core.summary import ModelSummary
 
 MAX_LISTED = 20
+LOG = logging.getLogger("visus")
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,10 +71,25 @@ def create_model(name: str, *, num_classes: int | None = None, in_channels: int 
     """Build a registered model; it carries its frozen `config`.
 
     None keeps the variant's value. image_size: side in pixels; a model that takes any size has no such field,
-    and builds the same with or without it. weights, origin: as in `load_weights`, which also returns notes.
-    config: any other field of the model's config. Raises UserError for an unknown name or field or a wrong
-    value.
+    and builds the same with or without it. config: any other field of the model's config.
+    weights: a file or state dict, whose tensors bear `origin`'s names, or the name of a public origin, such as
+    'torchvision' or 'timm', whose file is fetched once into the cache. Where num_classes or in_channels is given and
+    the weights have another, the classifier starts fresh and the first layer is adapted (`load_weights`, fit); what
+    was changed is logged. Raises UserError for an unknown name or field or a wrong value, CheckpointError for weights
+    that do not fit, DownloadError for ones that cannot be fetched.
     """
+    model, notes = make_model(name, num_classes=num_classes, in_channels=in_channels, image_size=image_size,
+                              weights=weights, origin=origin, **config)
+    for note in notes:
+        LOG.warning("%s: %s", name, note)
+    return model
+
+
+def make_model(name: str, *, num_classes: int | None = None, in_channels: int | None = None,
+               image_size: int | None = None, weights: str | Path | Mapping[str, Tensor] | None = None,
+               origin: str = "visus", progress: Callable[[int, int | None], None] | None = None,
+               **config: Any) -> tuple[nn.Module, list[str]]:
+    """As `create_model`, and what was changed in the weights on the way. progress: of a download."""
     entry = registry.get(name)
     build: Any = entry.build
     known = {field.name for field in fields(build.Config)}
@@ -85,19 +103,30 @@ def create_model(name: str, *, num_classes: int | None = None, in_channels: int 
                             remedy=did_you_mean(field, sorted(known)))
         values[field] = tuple(value) if isinstance(value, list) else value
     model: nn.Module = build(build.Config(**values))
-    if weights is not None:
-        load_weights(model, weights, origin)
-    return model
+    if weights is None:
+        return model, []
+    if is_origin(name, weights):
+        if origin not in ("visus", weights):
+            raise UserError(f"is not the origin of the weights {weights!r}", where=f"origin={origin!r}",
+                            remedy="Leave origin out where weights is the name of one")
+        origin = str(weights)
+        weights = weights_file(name, origin, progress)
+    fit = [what for what, value in (("classes", num_classes), ("channels", in_channels)) if value is not None]
+    return model, load_weights(model, weights, origin, fit=fit)
 
 
 def load_weights(model: nn.Module, source: str | Path | Mapping[str, Tensor],
-                 origin: str = "visus") -> list[str]:
+                 origin: str = "visus", *, fit: Collection[str] = ()) -> list[str]:
     """Fill a model from a file or state dict whose tensors bear `origin`'s names; returns what was changed on
     the way.
 
     origin: 'visus', or one that the model states ('torchvision', 'timm'). Prefixes that DataParallel and
     torch.compile leave in names are taken off. Strict: raises CheckpointError with the missing and unexpected
     names and differing shapes, and for tensors that hold NaN or infinity; the model is then unchanged.
+    fit: 'classes': where the file has another number of classes than the model, the tensors that depend on it keep
+    the model's initial values. 'channels': where it has another number of input channels, the first layer's kernels
+    are shared out in turn: channel i of the one belongs to channel i of the other, counted round. A grey image,
+    repeated over the channels, gives the same maps as before.
     """
     from visus.core.weights import non_finite, read_state_dict
 
@@ -113,6 +142,10 @@ def load_weights(model: nn.Module, source: str | Path | Mapping[str, Tensor],
     for name in target.keys() - state.keys():
         if name.endswith("num_batches_tracked"):  # files older than torch 0.4.1 lack the counters
             state[name] = target[name]
+    if any(name in state and state[name].shape != target[name].shape for name in target):
+        for what in fit:
+            state, fitted = _FIT[what](model, state, target)
+            notes += fitted
     _refuse_mismatch(state, target, where)
     bad = non_finite(state)
     if bad:
@@ -120,6 +153,52 @@ def load_weights(model: nn.Module, source: str | Path | Mapping[str, Tensor],
                               remedy="Use a checkpoint from before the run diverged")
     model.load_state_dict(state, strict=True)
     return notes
+
+
+def _fit_classes(model: Any, state: dict[str, Tensor],
+                 target: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
+    count = model.config.num_classes
+    fresh = [name for name in _shaped_by(model, num_classes=count + 1)
+             if name in state and state[name].shape != target[name].shape]
+    if not fresh:
+        return state, []
+    found = state[fresh[0]].shape[0]
+    return {**state, **{name: target[name] for name in fresh}}, [
+        f"the weights have {found} classes, the model {count}: {_listed(fresh)} start fresh"]
+
+
+def _fit_channels(model: Any, state: dict[str, Tensor],
+                  target: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
+    count = model.config.in_channels
+    import torch
+
+    out, names = dict(state), []
+    for name in _shaped_by(model, in_channels=count + 1):
+        kernel = state.get(name)
+        if kernel is None or kernel.shape == target[name].shape or kernel.ndim != 4:
+            continue
+        found = kernel.shape[1]
+        share = torch.zeros(count, found, dtype=kernel.dtype)  # of each kernel's channel in each of the model's
+        for i in range(max(count, found)):
+            share[i % count, i % found] = 1
+        out[name] = torch.einsum("dc,ocij->odij", share / share.sum(0), kernel)
+        names.append(name)
+    if not names:
+        return state, []
+    return out, [f"the weights take {found} channels, the model {count}: {_listed(names)} "
+                 + ("was summed over them" if count < found else "was shared out among them")]
+
+
+_FIT = {"classes": _fit_classes, "channels": _fit_channels}
+
+
+def _shaped_by(model: Any, **changed: int) -> list[str]:
+    """The tensors whose shapes depend on a field of the config."""
+    import torch
+
+    with torch.device("meta"):
+        other = type(model)(replace(model.config, **changed)).state_dict()
+    return [name for name, tensor in model.state_dict().items() if other[name].shape != tensor.shape]
 
 
 def describe_model(model: str | nn.Module, image_size: int | None = None) -> ModelSummary:

@@ -42,7 +42,8 @@ class Data(Section):
     resize: Literal["squash", "crop", "pad"] = Field("squash", description="How an image takes image_size")
     crop_fraction: Annotated[float, Field(gt=0, le=1)] = Field(1.0, description="Centre kept by resize=crop")
     interpolation: Literal["bilinear", "bicubic", "nearest"] = "bilinear"
-    normalise: Literal["data", "imagenet", "none"] = Field("data", description="Mean and std: of the training split")
+    normalise: Literal["auto", "data", "model", "imagenet", "none"] = Field(
+        "auto", description="Mean and std: of the training split (data), of the public weights (model), ...")
     background: tuple[int, int, int] = Field((255, 255, 255), description="RGB under transparency and padding")
     on_bad_image: Literal["stop", "skip"] = Field("stop", description="Unreadable files: list all and stop, or skip")
     workers: Auto | Annotated[int, Field(ge=0)] = Field("auto", description="Loader processes; 0: in this one")
@@ -52,7 +53,7 @@ class Data(Section):
 class Model(Section):
     name: str = Field("auto", description="A registered name: see `visus models`")
     config: dict[str, Any] = Field(default_factory=dict, description="Fields of the model's config to override")
-    weights: str | None = Field(None, description="Weights file to start from")
+    weights: str | None = Field(None, description="Start from: a file, or a public origin: torchvision, timm")
     origin: str = Field("visus", description="Whose parameter names the file has: visus, torchvision, timm")
 
 

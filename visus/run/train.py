@@ -12,12 +12,23 @@ import numpy as np
 import torch
 
 from visus.core.device import environment, pick_device, pick_precision
-from visus.core.errors import DataError, Interrupted, ResourceError, RunError, TrainingDiverged, UserError, printable
+from visus.core.errors import (
+    DataError,
+    Interrupted,
+    RecipeError,
+    ResourceError,
+    RunError,
+    TrainingDiverged,
+    UserError,
+    did_you_mean,
+    printable,
+)
 from visus.core.files import read_json
 from visus.core.preprocessing import Preprocessing
 from visus.core.record import Finding, RunFolder
 from visus.data.samples import Samples
 from visus.data.transforms import build_augmentation
+from visus.models import registry
 from visus.optim.ema import EMA
 from visus.run.build import (
     Parts,
@@ -34,6 +45,7 @@ from visus.run.display import Display, Stopwatch, TrainingDisplay
 from visus.run.evaluate import finish_run, validation
 from visus.run.load import Run
 from visus.run.observers import LogWriter, TensorBoardWriter
+from visus.run.pretrained import is_origin
 from visus.run.recipe import Recipe
 from visus.run.recipes import find_recipe
 from visus.run.report import write_report
@@ -74,12 +86,13 @@ def train(path: str | Path | None = None, *, recipe: Recipe | Mapping[str, Any] 
     device = pick_device(recipe.device)
     samples, problems = drop_bad_images(samples, recipe.data.on_bad_image, display)
     splits = _split(samples, recipe, display)
+    recipe = _named_weights(recipe)
     recipe, reasons = choose(recipe, facts_for_choice(samples, splits["train"], device))
     recipe = recipe.with_values({"train.precision": pick_precision(recipe.train.precision, device)})
     for reason in reasons:
         display.say("choice", reason)
     preprocessing = build_preprocessing(recipe, samples, splits["train"])
-    _try_out(recipe, preprocessing, len(samples.classes))
+    _try_out(recipe, preprocessing, len(samples.classes), display)
     out = Path(out) if out is not None else _next_folder(str(recipe.data.path))
     folder = RunFolder.create(out, name=out.name, task=recipe.task, model=recipe.model.name,
                               command=["visus", "train", "--recipe", str(out / "recipe.yaml")],
@@ -323,11 +336,27 @@ def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     return out
 
 
-def _try_out(recipe: Recipe, preprocessing: Preprocessing, num_classes: int) -> None:
+def _named_weights(recipe: Recipe) -> Recipe:
+    """The origin of weights that are given by its name; weights need a model that is named too."""
+    if recipe.model.weights is None:
+        return recipe
+    if recipe.model.name == "auto":
+        raise RecipeError("weights belong to one model", where=f"model.weights={recipe.model.weights}",
+                          remedy="Name it: --model resnet18")
+    if is_origin(recipe.model.name, recipe.model.weights):
+        return recipe.with_values({"model.origin": recipe.model.weights})
+    if not Path(recipe.model.weights).is_file():
+        raise RecipeError("there is no such file, and no public weights of this name",
+                          where=f"model.weights={recipe.model.weights}",
+                          remedy=did_you_mean(recipe.model.weights, sorted(registry.get(recipe.model.name).weights)))
+    return recipe.with_values({"model.weights": str(Path(recipe.model.weights).resolve())})
+
+
+def _try_out(recipe: Recipe, preprocessing: Preprocessing, num_classes: int, display: Display) -> None:
     """Build everything once, so that a value that does not fit ends here and leaves no folder behind."""
     build_augmentation(list(recipe.augmentation))
     build_task(recipe, preprocessing)
-    optimizer = make_optimizer(recipe, build_model(recipe, preprocessing, num_classes))
+    optimizer = make_optimizer(recipe, build_model(recipe, preprocessing, num_classes, display))
     make_schedule(recipe, optimizer, steps_per_epoch=1)
 
 
