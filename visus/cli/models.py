@@ -1,7 +1,8 @@
 """The registered models, or one of them layer by layer.
 
   visus models --search resnet              names, parameters, published accuracy
-  visus models show resnet50                output shapes, parameters, MACs, memory, receptive field of every layer"""
+  visus models show resnet50                output shapes, parameters, MACs, memory, receptive field of every layer
+  visus models show alexnet --table         the courses' table of weights and MACs, each printed figure judged"""
 
 from __future__ import annotations
 
@@ -15,6 +16,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--family", metavar="NAME", help="only this family, such as resnet")
     parser.add_argument("--search", metavar="TEXT", help="only names, families or papers that contain this")
     parser.add_argument("--image-size", type=int, metavar="PX", help="show: side of the input image")
+    parser.add_argument("--table", action="store_true", help="show: weights, MACs and memory of the layers that have "
+                        "them, beside the figures of published tables")
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
@@ -24,7 +27,7 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.action == "show":
         if arguments.name is None:
             raise UserError("which model?", where="visus models show", remedy="For example: visus models show resnet18")
-        return _show(arguments)
+        return _layer_tables(arguments) if arguments.table else _show(arguments)
     if arguments.name is not None:
         raise UserError("takes no name", where=f"visus models list {arguments.name}",
                         remedy=f"Did you mean: visus models --search {arguments.name}?")
@@ -85,6 +88,59 @@ def _show(arguments: argparse.Namespace) -> int:
     console.print(table)
     console.print("\nMACs: multiply-accumulates of convolutions, matrix products and attention. memory: activations "
                   "in float32. sees: side of the receptive field.")
+    return 0
+
+
+def _layer_tables(arguments: argparse.Namespace) -> int:
+    import json
+
+    from rich.console import Console
+    from rich.table import Table
+
+    from visus.run.layer_table import COLUMNS, layer_tables
+
+    tables = layer_tables(arguments.name, image_size=arguments.image_size)
+    if arguments.json:
+        print(json.dumps([{
+            "model": t.model, "input_shape": t.input_shape, "source": t.source, "notes": t.notes,
+            "rows": [{"layer": line.layer, "type": line.kind, "output": line.output, "printed": line.printed,
+                      "ours": {f"{column} {config}".strip(): n for (config, column), n in line.ours.items()},
+                      "verdict": line.verdict} for line in (*t.lines, t.total)]} for t in tables], indent=2))
+        return 0
+    console = Console(highlight=False)
+    wide = console.width >= 130
+    number = (lambda n: f"{n:,}") if wide else (lambda n: amount(n).replace(" ", ""))
+    for t in tables:
+        console.print(f"{t.model}, one image of {' x '.join(map(str, t.input_shape[1:]))}"
+                      + (f"; printed: {t.source}" if t.source else "") + "\n")
+        table = Table(box=None, pad_edge=False, header_style="bold", show_footer=True)
+        table.add_column("layer", footer="total", no_wrap=True)
+        if wide:
+            table.add_column("type")
+        table.add_column("output", no_wrap=True)
+        for config in t.configs:
+            for column in t.columns:
+                table.add_column(f"{COLUMNS[column]}\n{config}".strip(), number(t.total.ours[config, column]),
+                                 justify="right", no_wrap=True)
+        if t.source:
+            for column in t.columns:
+                table.add_column(f"{COLUMNS[column]}\nprinted", t.total.printed.get(column, ""), justify="right",
+                                 no_wrap=True)
+        for line in t.lines:
+            cells = [line.layer, *([line.kind] if wide else []), "x".join(map(str, line.output))]
+            cells += [number(line.ours[config, column]) for config in t.configs for column in t.columns]
+            if t.source:
+                cells += [line.printed.get(column, "") for column in t.columns]
+            table.add_row(*cells, style="bold yellow" if ":" in line.verdict else None)
+        console.print(table)
+        judged = [line for line in (*t.lines, t.total) if line.verdict]
+        if judged:
+            console.print(f"\n{sum(line.verdict == 'agrees' for line in judged)} of {len(judged)} printed rows agree.")
+        for line in judged:
+            if line.verdict != "agrees":
+                console.print(f"{line.layer}: {line.verdict}", style="bold yellow")
+        console.print("".join(f"\n{note}" for note in t.notes) + "\nweights: parameters without biases. MACs: "
+                      "multiply-accumulates. values: numbers put out for one image, 4 bytes each in float32.\n")
     return 0
 
 

@@ -35,7 +35,8 @@ _LOCAL = frozenset({  # per place once statistics are fixed, though not tagged p
 class LayerRow:
     """One call of one layer. name: dotted path ("" is the model itself, for what it does outside of its
     layers); type: class name; output_shape: with the batch first; params: own parameters, counted at the
-    first call; receptive_field: side in pixels, or None."""
+    first call, of which weights: without biases and scales, that is, matrices and kernels; receptive_field: side in
+    pixels, or None."""
 
     name: str
     type: str
@@ -44,6 +45,7 @@ class LayerRow:
     macs: int
     activation_bytes: int
     receptive_field: int | None
+    weights: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -226,7 +228,8 @@ class _Tracer(TorchDispatchMode):
         self.rows.append(LayerRow(
             name, type(module).__name__, tuple(tensors[0].shape) if tensors else (), params, macs,
             sum(t.numel() * t.element_size() for t in tensors) if leaf else 0,
-            round(max(max(sides) for sides in fields)) if fields and all(fields) else None))
+            round(max(max(sides) for sides in fields)) if fields and all(fields) else None,
+            sum(p.numel() for p in module.parameters(recurse=False) if p.ndim > 1) if params else 0))
 
 
 @contextmanager

@@ -129,9 +129,21 @@ WEIGHTS = {
                                 "licence": "BSD-3-Clause (torchvision); trained on ImageNet-1k"}},
 }
 
+# The course's table of weights (without biases) and multiply-accumulates at 227 px; it prints FLOPs for the latter.
+LAYER_TABLES = {
+    "alexnet_original": {
+        "source": "course slides on AlexNet (catalogue C1), there from the last layer to the first",
+        "image_size": 227, "columns": ("weights", "macs"), "configs": {"2 groups": {}, "1 group": {"groups": 1}},
+        "rows": {"features.0": ("35K", "105M"), "features.4": ("307K", "223M"), "features.8": ("884K", "149M"),
+                 "features.10": ("1.3M", "112M"), "features.12": ("442K", "74M"), "classifier.0": ("37M", "37M"),
+                 "classifier.3": ("16M", "16M"), "classifier.6": ("4M", "4M")},
+    },
+}
+
 for _name, _size in (("alexnet", 224), ("alexnet_original", 227)):
     models.add(AlexNet, {_name: VARIANTS[_name]}, WEIGHTS, family="alexnet", task="classification",
-               published=PUBLISHED, origins={"torchvision": dict}, peers={"alexnet": ("torchvision", "alexnet")},
+               published=PUBLISHED, layer_tables=LAYER_TABLES, origins={"torchvision": dict},
+               peers={"alexnet": ("torchvision", "alexnet")},
                paper="Krizhevsky, Sutskever, Hinton: ImageNet Classification with Deep Convolutional Neural "
                      "Networks, NIPS 2012; one tower: Krizhevsky, arXiv:1404.5997",
                preprocessing={"size": (_size, _size), "resize": "crop", "crop_fraction": 0.875})
