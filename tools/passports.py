@@ -24,6 +24,7 @@ import torch  # noqa: E402
 
 from tools.peers import load_peer, peer_model  # noqa: E402
 from visus.core.files import write_json, write_text  # noqa: E402
+from visus.core.meta import on_meta  # noqa: E402
 from visus.core.passport import agrees  # noqa: E402
 from visus.core.registry import Entry  # noqa: E402
 from visus.core.summary import summarise  # noqa: E402
@@ -37,7 +38,7 @@ RTOL = 1e-7
 
 
 def build(entry: Entry, device: str = "cpu") -> torch.nn.Module:
-    with torch.device(device):
+    with on_meta() if device == "meta" else torch.device(device):
         return entry.build(entry.build.Config(**entry.variant))
 
 

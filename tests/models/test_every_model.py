@@ -10,6 +10,7 @@ from torch import nn
 
 from tests.rows_models import MODELS
 from visus.core.errors import UserError
+from visus.core.meta import on_meta
 from visus.core.passport import agrees
 from visus.core.preprocessing import Preprocessing
 from visus.core.weights import fingerprint, read_state_dict, write_state_dict
@@ -37,7 +38,7 @@ def test_every_registered_model_has_a_row_and_a_passport():
 @pytest.mark.parametrize("name", NAMES)
 def test_parameter_count_and_macs_equal_row_and_passport(name):
     summary = describe_model(name)
-    with torch.device("meta"):
+    with on_meta():
         counted = sum(p.numel() for p in create_model(name).parameters())
     assert summary.params == counted == MODELS[name].params == PASSPORTS[name].params
     assert summary.macs == PASSPORTS[name].macs and summary.input_shape == tuple(PASSPORTS[name].input_shape)

@@ -59,10 +59,10 @@ def layer_tables(name: str, image_size: int | None = None) -> list[LayerTable]:
 
 
 def _summary(name: str, image_size: int | None, config: Mapping[str, Any]) -> ModelSummary:
-    import torch
+    from visus.core.meta import on_meta
 
     size = image_size or registry.get(name).about["preprocessing"]["size"][0]
-    with torch.device("meta"):
+    with on_meta():
         model: Any = create_model(name, image_size=image_size, **config)
     return summarise(model, (1, model.config.in_channels, size, size), name)
 

@@ -194,9 +194,9 @@ _FIT = {"classes": _fit_classes, "channels": _fit_channels}
 
 def _shaped_by(model: Any, **changed: int) -> list[str]:
     """The tensors whose shapes depend on a field of the config."""
-    import torch
+    from visus.core.meta import on_meta
 
-    with torch.device("meta"):
+    with on_meta():
         other = type(model)(replace(model.config, **changed)).state_dict()
     return [name for name, tensor in model.state_dict().items() if other[name].shape != tensor.shape]
 
@@ -209,12 +209,13 @@ def describe_model(model: str | nn.Module, image_size: int | None = None) -> Mod
     """
     import torch
 
+    from visus.core.meta import on_meta
     from visus.core.summary import summarise
 
     name = model if isinstance(model, str) else type(model).__name__
     entries = [registry.get(model)] if isinstance(model, str) else registry.of(type(model))
     if isinstance(model, str):
-        with torch.device("meta"):
+        with on_meta():
             model = create_model(name, image_size=image_size)
     config: Any = getattr(model, "config", None)
     size = image_size or getattr(config, "image_size", None) or next(
