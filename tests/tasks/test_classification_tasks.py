@@ -102,3 +102,41 @@ def test_soft_labels_train_a_single_label_task():
     data, net = batch(), model()
     soft = ImageBatch(data.images, torch.eye(3)[data.targets], data.index)
     assert torch.allclose(SINGLE.loss(net, soft)[0], SINGLE.loss(net, data)[0])
+
+
+class WithAuxiliary(nn.Module):
+    """A net with one auxiliary classifier of weight 0.25."""
+
+    def __init__(self):
+        super().__init__()
+        self.main, self.aux = nn.Linear(48, 3), nn.Linear(48, 3)
+
+    def forward(self, images):
+        return self.main(images.flatten(1))
+
+    def training_logits(self, images):
+        return self(images), ((0.25, self.aux(images.flatten(1))),)
+
+
+@pytest.mark.parametrize("task", [SINGLE, MANY])
+def test_auxiliary_classifiers_learn_in_training_and_are_unseen_in_eval(task):
+    torch.manual_seed(0)
+    net, data = WithAuxiliary(), batch(many=task is MANY)
+    images = PREPROCESSING.normalise(data.images)
+    main, aux = (task.loss_function(logits, data.targets) for logits in (net(images), net.aux(images.flatten(1))))
+    loss, logits = task.loss(net.train(), data)
+    torch.testing.assert_close(loss, main + 0.25 * aux)
+    torch.testing.assert_close(logits, net(images))
+    loss.backward()
+    assert net.aux.weight.grad.abs().sum() > 0
+    torch.testing.assert_close(task.loss(net.eval(), data)[0], main)
+
+
+def test_googlenets_auxiliary_classifiers_learn():
+    from visus.run.models import create_model
+
+    torch.manual_seed(0)
+    net = create_model("googlenet", num_classes=3).train()
+    data = ImageBatch(torch.rand(2, 3, 64, 64), torch.tensor([0, 2]), torch.arange(2))
+    SINGLE.loss(net, data)[0].backward()
+    assert all(head.fc2.weight.grad.abs().sum() > 0 for head in (net.aux1, net.aux2))

@@ -40,7 +40,8 @@ class Classification:
 
     Batch: `ImageBatch` with targets int64 [B] (or float [B, C], soft labels, in training). One phase.
     Predictions: softmax probabilities. Headline: accuracy. preprocessing: the model's; its mean and std are
-    applied here. loss_function(logits [B, C], targets) -> mean over the batch.
+    applied here. loss_function(logits [B, C], targets) -> mean over the batch. A model with auxiliary classifiers
+    gives them by `training_logits(images) -> (logits, ((weight, logits), ...))`; in train mode their losses are added.
     """
 
     preprocessing: Preprocessing
@@ -137,8 +138,16 @@ class MultiLabel:
 
 def _loss(preprocessing: Preprocessing, loss_function: Callable[[Tensor, Tensor], Tensor], model: nn.Module,
           batch: ImageBatch) -> tuple[Tensor, Tensor]:
-    logits = model(preprocessing.normalise(batch.images))
-    return loss_function(_at_least_float32(logits), batch.targets), logits.detach()
+    images = preprocessing.normalise(batch.images)
+    with_auxiliaries = getattr(model, "training_logits", None)
+    if with_auxiliaries is None or not model.training:
+        logits = model(images)
+        return loss_function(_at_least_float32(logits), batch.targets), logits.detach()
+    logits, auxiliaries = with_auxiliaries(images)
+    loss = loss_function(_at_least_float32(logits), batch.targets)
+    for weight, auxiliary in auxiliaries:
+        loss = loss + weight * loss_function(_at_least_float32(auxiliary), batch.targets)
+    return loss, logits.detach()
 
 
 def _at_least_float32(logits: Tensor) -> Tensor:
