@@ -21,8 +21,10 @@ MAY_IMPORT = {
     "metrics": {"core", "ops"},
     "data": {"core", "ops"},
     "models": {"core", "ops", "layers", "losses"},
+    "deploy": {"core", "ops"},
     "tasks": {"core", "ops", "losses", "metrics"},
     "train": {"core", "optim", "tasks"},
+    "search": {"core", "optim", "models"},  # candidates are registered models: docs/decisions/0006
     "report": {"core"},
     "run": {"core", "ops", "optim", "layers", "losses", "metrics", "data", "models", "tasks", "train", "report"},
     "cli": {"run", "core"},

@@ -25,6 +25,13 @@ _PUBLIC = {
     "load_weights": "visus.run.models",
     "list_models": "visus.run.models",
     "describe_model": "visus.run.models",
+    "layer_tables": "visus.run.layer_table",
+    "fold_batch_norm": "visus.deploy.fold",
+    "reparameterise": "visus.deploy.fold",
+    "to_fully_convolutional": "visus.deploy.dense",
+    "dense_evaluate": "visus.deploy.dense",
+    "conv_output_size": "visus.ops.geometry",
+    "chain_geometry": "visus.ops.geometry",
     "show_data": "visus.run.inspect_data",
 }
 __all__ = sorted([*_PUBLIC, "__version__", "errors"])

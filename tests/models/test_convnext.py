@@ -7,7 +7,8 @@ import torch
 from torch import nn
 
 from visus.core.errors import UserError
-from visus.models.cnn.convnext import ChannelNorm, ConvNeXt, ConvNeXtConfig
+from visus.layers.channel_norm import ChannelNorm
+from visus.models.cnn.convnext import ConvNeXt, ConvNeXtConfig
 
 SMALL = {"depths": (1, 1, 1, 1), "dims": (4, 8, 12, 16), "num_classes": 3}
 

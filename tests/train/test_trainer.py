@@ -154,8 +154,8 @@ def test_two_accumulated_batches_equal_one_of_twice_the_size(tmp_path):
 
 @pytest.mark.parametrize("options", [
     {}, {"optimizer": "adamw"}, {"channels_last": True}, {"channels_last": True, "optimizer": "adamw"},
-    {"accumulate": 2}, {"clip_norm": 0.5}, {"ema": False}, {"precision": "bf16"}, {"precision": "fp16"},
-    {"patience": 1},
+    {"accumulate": 2}, {"clip_norm": 0.5}, {"clip_adaptive": 0.01}, {"ema": False}, {"precision": "bf16"},
+    {"precision": "fp16"}, {"patience": 1},
 ], ids=str)
 @pytest.mark.parametrize("stop_at", [1, 4, 5, 8])
 def test_a_resumed_run_has_the_same_bits(tmp_path, options, stop_at):

@@ -1,4 +1,4 @@
-"""Clipping gradients by their global norm."""
+"""Clipping gradients: by their global norm, or each unit's by the norm of its weights."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import math
 from collections.abc import Iterable
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 NORM_EPSILON = 1e-6  # as torch.nn.utils.clip_grad_norm_
+WEIGHT_FLOOR = 1e-3  # Brock et al. 2021, equation 3: epsilon
 
 
 @torch.no_grad()
@@ -44,3 +45,41 @@ def clip_gradients(parameters: Iterable[Tensor], max_norm: float | None = None) 
         for gradient in gradients:
             gradient.mul_(scale.to(gradient.device))
     return norm
+
+
+@torch.no_grad()
+def adaptive_clip(parameters: Iterable[Tensor], limit: float, eps: float = WEIGHT_FLOOR) -> None:
+    """Scale each unit's gradient G, in place, by min(1, limit * max(|W|, eps) / |G|), where W are its weights.
+
+    parameters: those without a gradient are passed over; see `clipped_parameters`. A unit is one output of a matrix
+    or a kernel (the first axis); a vector or a scalar is one unit as a whole. limit: lambda, 0.01 in the paper for
+    batches of 4096, and more for smaller ones. |.|: L2, in float32 (float64 for float64). A gradient within its
+    limit keeps its bits; one that is not finite stays so. No wait for the device. (Brock, De, Smith, Simonyan,
+    High-Performance Large-Scale Image Recognition Without Normalization, ICML 2021, equation 3.)
+    """
+    kept = [(p, p.grad) for p in parameters if p.grad is not None]
+    if not kept:
+        return
+    gradients = [g for _, g in kept]
+    allowed = torch._foreach_clamp_min([_unit_norms(p) for p, _ in kept], eps)
+    torch._foreach_mul_(allowed, limit)
+    found = torch._foreach_clamp_min([_unit_norms(g) for g in gradients], NORM_EPSILON)
+    torch._foreach_div_(allowed, found)
+    torch._foreach_clamp_max_(allowed, 1.0)
+    torch._foreach_mul_(gradients, allowed)
+
+
+def clipped_parameters(model: nn.Module) -> list[nn.Parameter]:
+    """What adaptive clipping is for: all parameters that train but those of the last linear layer, the classifier
+    (Brock et al. 2021, section 4.1)."""
+    linear = [module for module in model.modules() if isinstance(module, nn.Linear)]
+    left_out = {id(p) for p in linear[-1].parameters()} if linear else set()
+    return [p for p in model.parameters() if p.requires_grad and id(p) not in left_out]
+
+
+def _unit_norms(tensor: Tensor) -> Tensor:
+    """[U, ...] -> [U, 1, ...]; a vector or a scalar -> a scalar."""
+    dtype = torch.float64 if tensor.dtype == torch.float64 else torch.float32
+    if tensor.ndim < 2:
+        return torch.linalg.vector_norm(tensor, dtype=dtype)
+    return torch.linalg.vector_norm(tensor, dim=tuple(range(1, tensor.ndim)), keepdim=True, dtype=dtype)

@@ -86,6 +86,8 @@ class Train(Section):
     batch_size: Auto | Count = "auto"
     accumulate: Count = Field(1, description="Batches per update")
     clip_norm: Positive | None = Field(None, description="Largest gradient norm")
+    clip_adaptive: Positive | None = Field(None, description="Largest gradient of a unit as a share of its weights: "
+                                           "0.01 to 0.2, for nets without normalisation")
     ema: Annotated[float, Field(gt=0, lt=1)] | None = Field(None, description="Decay of the averaged weights")
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     layout: Literal["auto", "contiguous", "channels_last"] = Field("auto", description="auto: two timed steps decide")

@@ -259,6 +259,7 @@ def _run_trainer(folder: RunFolder, recipe: Recipe, parts: Parts, store: Checkpo
     trainer = Trainer(
         parts.model, parts.task, parts.train, parts.optimizer, parts.schedule,
         Settings(epochs=settings.epochs, accumulate=settings.accumulate, clip_norm=settings.clip_norm,
+                 clip_adaptive=settings.clip_adaptive,
                  precision=settings.precision, channels_last=settings.layout == "channels_last",
                  patience=settings.patience, checkpoint_steps=settings.checkpoint_steps,
                  checkpoint_seconds=settings.checkpoint_seconds,

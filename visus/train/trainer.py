@@ -22,7 +22,7 @@ from visus.core.batch import ImageBatch
 from visus.core.device import peak_memory_mb
 from visus.core.errors import ResourceError, TrainingDiverged
 from visus.core.record import Finding
-from visus.optim.clip import clip_gradients
+from visus.optim.clip import adaptive_clip, clip_gradients, clipped_parameters
 from visus.optim.ema import EMA
 from visus.optim.schedules import Schedule
 from visus.train.checkpoint import CheckpointStore, rng_state, set_rng_state
@@ -34,6 +34,7 @@ from visus.train.stop import StopRequest
 @dataclass(frozen=True, kw_only=True)
 class Settings:
     """epochs: passes over the data. accumulate: batches per update. clip_norm: largest gradient norm, or None.
+    clip_adaptive: largest gradient of a unit as a share of its weights (optim.clip.adaptive_clip), or None.
     precision: 'fp32', 'bf16' or 'fp16' (with loss scaling). channels_last: layout of images and weights.
     patience: epochs without a better headline before stopping, or None. checkpoint_steps: save every so many updates,
     or None; checkpoint_seconds: and at least so often. log_steps: updates per line of the log."""
@@ -41,6 +42,7 @@ class Settings:
     epochs: int
     accumulate: int = 1
     clip_norm: float | None = None
+    clip_adaptive: float | None = None
     precision: str = "fp32"
     channels_last: bool = False
     patience: int | None = None
@@ -132,6 +134,7 @@ class Trainer:
         self.stop = stop or StopRequest()
         self.position = Position()
         self.scaler = torch.amp.GradScaler(device.type, enabled=settings.precision == "fp16")
+        self._unit_clipped = clipped_parameters(model)
         self._parameters = [p for p in model.parameters() if p.requires_grad]
         self._unread: list[tuple[Tensor, int]] = []
         self._window = Window()
@@ -193,8 +196,11 @@ class Trainer:
         if self.device.type != "cuda" or len(self._unread) >= 16:
             self._read_losses()
         norm = None
-        if settings.clip_norm is not None:
+        if settings.clip_norm is not None or settings.clip_adaptive is not None:
             self.scaler.unscale_(self.optimizer)
+        if settings.clip_adaptive is not None:
+            adaptive_clip(self._unit_clipped, settings.clip_adaptive)
+        if settings.clip_norm is not None:
             norm = float(clip_gradients(self._parameters, settings.clip_norm))
             if not math.isfinite(norm) and not self.scaler.is_enabled():  # a loss scale that is too large is normal
                 self._diverged(f"the gradient norm is {norm}", self._first_bad_gradient())

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from visus import models
 from visus.core.validate import one_of, positive, probability, require
 from visus.layers.feature_sequential import FeatureSequential
+from visus.layers.response_norm import ResponseNorm
 
 POOLED = 6  # side of the maps that the first full layer sees
 
@@ -89,8 +90,8 @@ def _trunk(in_channels: int, dims: tuple[int, ...], groups: int,
             kernel = 5 if number == 1 else 3
             layers.append(nn.Conv2d(in_dim, dim, kernel, 1, kernel // 2, groups=1 if number == 2 else groups))
         layers.append(nn.ReLU(inplace=True))
-        if original and number < 2:  # section 3.3: k 2, n 5, alpha 1e-4, which torch divides by n, beta 0.75
-            layers.append(nn.LocalResponseNorm(5, alpha=5e-4, beta=0.75, k=2.0))
+        if original and number < 2:  # section 3.3: k 2, n 5, alpha 1e-4, beta 0.75
+            layers.append(ResponseNorm(5, alpha=1e-4, beta=0.75, k=2.0))
         if number in (0, 1, 4):
             taps.append(len(layers) - 1)
             layers.append(nn.MaxPool2d(3, 2, ceil_mode=original))

@@ -2,20 +2,22 @@
 
 Paper: Liu, Mao, Wu, Feichtenhofer, Darrell, Xie, A ConvNet for the 2020s, CVPR 2022, arXiv:2201.03545. A block is a
 depthwise 7 x 7 convolution that mixes places, then an MLP in each place that mixes channels, with one layer norm and
-one GELU in all. Parameters carry torchvision's names.
+one GELU in all. Parameters carry torchvision's names; `from_timm` reads timm's.
 forward: images [B, C, H, W], normalised, H and W of at least 32 -> logits [B, num_classes].
 """
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from visus import models
 from visus.core.validate import positive, probability, require
+from visus.layers.channel_norm import ChannelNorm
 from visus.layers.drop_path import DropPath
 from visus.layers.feature_sequential import FeatureSequential
 
@@ -49,15 +51,6 @@ class ConvNeXtConfig:
         positive(in_channels=self.in_channels, num_classes=self.num_classes)
 
 
-class ChannelNorm(nn.LayerNorm):
-    """Layer norm over the channels of each place: [B, dim, H, W] -> the same shape."""
-
-    def forward(self, maps: Tensor) -> Tensor:
-        places = maps.permute(0, 2, 3, 1)  # [B, H, W, dim]
-        normed = F.layer_norm(places, self.normalized_shape, self.weight, self.bias, self.eps)
-        return normed.permute(0, 3, 1, 2)
-
-
 class Permute(nn.Module):
     """Reorders the axes; the numbers in a block's row are then those of its public names."""
 
@@ -87,7 +80,7 @@ class Block(nn.Module):
         self.drop_path = DropPath(drop_path)
 
     def forward(self, maps: Tensor) -> Tensor:
-        return maps + self.drop_path(self.layer_scale * self.block(maps))
+        return torch.addcmul(maps, self.drop_path(self.block(maps)), self.layer_scale)
 
 
 class ConvNeXt(nn.Module):
@@ -120,6 +113,23 @@ class ConvNeXt(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         maps = self.features.last(images)
         return self.classifier(self.avgpool(maps))  # [B, D, 1, 1] -> [B, num_classes]
+
+
+_FROM_TIMM = ((r"^stem\.", "features.0."), (r"^head\.norm\.", "classifier.0."), (r"^head\.fc\.", "classifier.2."),
+              (r"\.conv_dw\.", ".block.0."), (r"\.norm\.", ".block.2."), (r"\.mlp\.fc1\.", ".block.3."),
+              (r"\.mlp\.fc2\.", ".block.5."), (r"\.gamma$", ".layer_scale"))
+
+
+def from_timm(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """timm's names and shapes -> ours: stage i is features 2i (what comes before its blocks) and 2i + 1."""
+    out = {}
+    for name, tensor in state.items():
+        name = re.sub(r"^stages\.(\d+)\.downsample", lambda match: f"features.{2 * int(match[1])}", name)
+        name = re.sub(r"^stages\.(\d+)\.blocks", lambda match: f"features.{2 * int(match[1]) + 1}", name)
+        for theirs, ours in _FROM_TIMM:
+            name = re.sub(theirs, ours, name)
+        out[name] = tensor.reshape(-1, 1, 1) if name.endswith(".layer_scale") else tensor  # [dim] -> [dim, 1, 1]
+    return out
 
 
 VARIANTS = {
@@ -159,15 +169,20 @@ PUBLISHED = {
 }
 
 _LICENCE = "BSD-3-Clause (torchvision); trained on ImageNet-1k"
+_TIMM_LICENCE = "Apache-2.0 (as timm states; from Meta, whose code is MIT); trained on ImageNet-1k"
 WEIGHTS = {
-    "convnext_tiny": {"torchvision": {"file": "convnext_tiny-983f1562.pth", "licence": _LICENCE}},
-    "convnext_small": {"torchvision": {"file": "convnext_small-0c510722.pth", "licence": _LICENCE}},
-    "convnext_base": {"torchvision": {"file": "convnext_base-6075fbad.pth", "licence": _LICENCE}},
-    "convnext_large": {"torchvision": {"file": "convnext_large-ea097f82.pth", "licence": _LICENCE}},
+    "convnext_tiny": {"torchvision": {"file": "convnext_tiny-983f1562.pth", "licence": _LICENCE},
+                     "timm": {"file": "convnext_tiny.fb_in1k", "licence": _TIMM_LICENCE}},
+    "convnext_small": {"torchvision": {"file": "convnext_small-0c510722.pth", "licence": _LICENCE},
+                      "timm": {"file": "convnext_small.fb_in1k", "licence": _TIMM_LICENCE}},
+    "convnext_base": {"torchvision": {"file": "convnext_base-6075fbad.pth", "licence": _LICENCE},
+                     "timm": {"file": "convnext_base.fb_in1k", "licence": _TIMM_LICENCE}},
+    "convnext_large": {"torchvision": {"file": "convnext_large-ea097f82.pth", "licence": _LICENCE},
+                      "timm": {"file": "convnext_large.fb_in1k", "licence": _TIMM_LICENCE}},
 }
 
 models.add(ConvNeXt, VARIANTS, WEIGHTS, family="convnext", task="classification", published=PUBLISHED,
-           origins={"torchvision": dict}, peers={name: ("torchvision", name) for name in VARIANTS},
+           origins={"torchvision": dict, "timm": from_timm}, peers={name: ("torchvision", name) for name in VARIANTS},
            paper="Liu, Mao, Wu, Feichtenhofer, Darrell, Xie: A ConvNet for the 2020s, CVPR 2022, arXiv:2201.03545",
            # torchvision's weights were measured with images resized to 236 (tiny), 230 (small) and 232, cropped to 224
            preprocessing={"size": (224, 224), "resize": "crop", "crop_fraction": 224 / 232})

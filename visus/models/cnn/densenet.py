@@ -3,7 +3,7 @@
 Paper: Huang, Liu, van der Maaten, Weinberger, Densely Connected Convolutional Networks, CVPR 2017,
 arXiv:1608.06993. A layer adds `growth_rate` new maps to what it was given, after a 1 x 1 bottleneck (B); a
 transition between blocks halves channels (C) and sides. Departures: dropout, which the paper uses on CIFAR
-without augmentation, is off by default. Parameters carry torchvision's names.
+without augmentation, is off by default. Parameters carry torchvision's names, which timm shares.
 forward: images [B, C, H, W], normalised -> logits [B, num_classes]; H and W are at least 32 (stem 'imagenet')
 or 4 (stem 'cifar').
 """
@@ -190,17 +190,22 @@ PUBLISHED = {
 }
 
 _LICENCE = "BSD-3-Clause (torchvision); trained on ImageNet-1k"
+_TIMM = "Apache-2.0 (timm); trained on ImageNet-1k"
 WEIGHTS = {
-    "densenet121": {"torchvision": {"file": "densenet121-a639ec97.pth", "licence": _LICENCE}},
-    "densenet161": {"torchvision": {"file": "densenet161-8d451a50.pth", "licence": _LICENCE}},
-    "densenet169": {"torchvision": {"file": "densenet169-b2777c0a.pth", "licence": _LICENCE}},
-    "densenet201": {"torchvision": {"file": "densenet201-c1103571.pth", "licence": _LICENCE}},
+    "densenet121": {"torchvision": {"file": "densenet121-a639ec97.pth", "licence": _LICENCE},
+                    "timm": {"file": "densenet121.ra_in1k", "licence": _TIMM}},
+    "densenet161": {"torchvision": {"file": "densenet161-8d451a50.pth", "licence": _LICENCE},
+                    "timm": {"file": "densenet161.tv_in1k", "licence": _TIMM}},
+    "densenet169": {"torchvision": {"file": "densenet169-b2777c0a.pth", "licence": _LICENCE},
+                    "timm": {"file": "densenet169.tv_in1k", "licence": _TIMM}},
+    "densenet201": {"torchvision": {"file": "densenet201-c1103571.pth", "licence": _LICENCE},
+                    "timm": {"file": "densenet201.tv_in1k", "licence": _TIMM}},
 }
 
 _PAPER = ("Huang, Liu, van der Maaten, Weinberger: Densely Connected Convolutional Networks, CVPR 2017, "
           "arXiv:1608.06993")
 models.add(DenseNet, IMAGENET_VARIANTS, WEIGHTS, family="densenet", task="classification", published=PUBLISHED,
-           origins={"torchvision": convert_torchvision}, paper=_PAPER,
+           origins={"torchvision": convert_torchvision, "timm": dict}, paper=_PAPER,
            peers={name: ("torchvision", name) for name in IMAGENET_VARIANTS},
            preprocessing={"size": (224, 224), "resize": "crop", "crop_fraction": 0.875})
 models.add(DenseNet, CIFAR_VARIANTS, family="densenet", task="classification", published=PUBLISHED, paper=_PAPER,

@@ -10,6 +10,7 @@ forward: images [B, C, H, W], normalised -> logits [B, num_classes].
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from torch import Tensor, nn
@@ -20,6 +21,7 @@ from visus.layers.conv import conv_bn_act
 from visus.layers.drop_path import DropPath
 from visus.layers.feature_sequential import FeatureSequential
 from visus.layers.squeeze_excitation import SqueezeExcitation
+from visus.layers.timm_blocks import split_timm_blocks
 from visus.layers.widths import round_width
 
 STEM_DIM = 32
@@ -121,6 +123,25 @@ class EfficientNet(nn.Module):
         return self.classifier(maps.mean((2, 3)))  # [B, D, h, w] -> [B, D] -> [B, num_classes]
 
 
+_OUTSIDE = {"conv_stem": "features.0.0", "bn1": "features.0.1", "conv_head": "features.8.0", "bn2": "features.8.1",
+            "classifier": "classifier.1"}
+_LAYERS = {"conv": "0", "bn": "1", "fc1": "fc1", "fc2": "fc2"}
+
+
+def from_timm(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A timm state dict (efficientnet_b0 and on) under our names; the values are the same. timm's networks have
+    bn_eps=1e-5 throughout; those named tf_ pad as TensorFlow does, which these do not."""
+    outside, blocks = split_timm_blocks(state)
+    out = {}
+    for name, tensor in outside.items():
+        layer, _, leaf = name.rpartition(".")
+        out[f"{_OUTSIDE.get(layer, layer)}.{leaf}"] = tensor
+    for b in blocks:
+        stage, index, _ = b.place
+        out[f"features.{stage + 1}.{index}.block.{b.step}.{_LAYERS[b.layer]}.{b.leaf}"] = b.tensor
+    return out
+
+
 VARIANTS = {
     "efficientnet_b0": {"width": 1.0, "depth": 1.0, "dropout": 0.2},
     "efficientnet_b1": {"width": 1.0, "depth": 1.1, "dropout": 0.2},
@@ -180,20 +201,28 @@ PUBLISHED = {
 }
 
 _RWIGHTMAN = "Apache-2.0 (timm, by way of torchvision); trained on ImageNet-1k"
+_TIMM = "Apache-2.0 (timm); trained on ImageNet-1k"
 _LUKEMELAS = "Apache-2.0 (Google, by way of lukemelas and torchvision); trained on ImageNet-1k"
 WEIGHTS = {
     "efficientnet_b0": {"torchvision": {"file": "efficientnet_b0_rwightman-7f5810bc.pth",
-                                        "licence": _RWIGHTMAN}},
+                                        "licence": _RWIGHTMAN},
+                        "timm": {"file": "efficientnet_b0.ra_in1k", "licence": _TIMM}},
     "efficientnet_b1": {"torchvision": {"file": "efficientnet_b1_rwightman-bac287d4.pth",
-                                        "licence": _RWIGHTMAN}},
+                                        "licence": _RWIGHTMAN},
+                        "timm": {"file": "efficientnet_b1.ft_in1k", "licence": _TIMM}},
     "efficientnet_b2": {"torchvision": {"file": "efficientnet_b2_rwightman-c35c1473.pth",
-                                        "licence": _RWIGHTMAN}},
+                                        "licence": _RWIGHTMAN},
+                        "timm": {"file": "efficientnet_b2.ra_in1k", "licence": _TIMM}},
     "efficientnet_b3": {"torchvision": {"file": "efficientnet_b3_rwightman-b3899882.pth",
-                                        "licence": _RWIGHTMAN}},
+                                        "licence": _RWIGHTMAN},
+                        "timm": {"file": "efficientnet_b3.ra2_in1k", "licence": _TIMM}},
     "efficientnet_b4": {"torchvision": {"file": "efficientnet_b4_rwightman-23ab8bcd.pth",
-                                        "licence": _RWIGHTMAN}},
+                                        "licence": _RWIGHTMAN},
+                        "timm": {"file": "efficientnet_b4.ra2_in1k", "licence": _TIMM}},
     "efficientnet_b5": {"torchvision": {"file": "efficientnet_b5_lukemelas-1a07897c.pth",
-                                        "licence": _LUKEMELAS}},
+                                        "licence": _LUKEMELAS},
+                        "timm": {"file": "efficientnet_b5.sw_in12k_ft_in1k", "config": "bn_eps=1e-5",
+                                 "licence": "Apache-2.0 (timm); trained on ImageNet-12k and 1k"}},
     "efficientnet_b6": {"torchvision": {"file": "efficientnet_b6_lukemelas-24a108a5.pth",
                                         "licence": _LUKEMELAS}},
     "efficientnet_b7": {"torchvision": {"file": "efficientnet_b7_lukemelas-c5b4e57e.pth",
@@ -207,7 +236,8 @@ _SIZES = {  # side in pixels of the images, and of what they are cropped from
 }
 for _name, (_size, _resized) in _SIZES.items():
     models.add(EfficientNet, {_name: VARIANTS[_name]}, WEIGHTS, family="efficientnet", task="classification",
-               published=PUBLISHED, origins={"torchvision": dict}, peers={_name: ("torchvision", _name)},
+               published=PUBLISHED, origins={"torchvision": dict, "timm": from_timm},
+               peers={_name: ("torchvision", _name)},
                paper="Tan, Le: EfficientNet: Rethinking Model Scaling for Convolutional Neural Networks, ICML 2019, "
                      "arXiv:1905.11946",
                preprocessing={"size": (_size, _size), "resize": "crop", "crop_fraction": _size / _resized,

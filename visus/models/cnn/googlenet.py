@@ -19,11 +19,13 @@ from torch import Tensor, nn
 
 from visus import models
 from visus.core.validate import boolean, positive, probability
+from visus.layers.conv_norm import ConvNorm
+from visus.layers.image_size import require_size
 from visus.losses.classification import cross_entropy
 
 AUX_WEIGHT = 0.3   # of each auxiliary loss (section 5)
 AUX_SIDE = 4       # of the maps that an auxiliary head reads
-NORM_EPS = 1e-3
+MIN_SIZE = 15     # of a side in pixels: four poolings without padding
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,27 +45,34 @@ class GoogLeNetConfig:
         positive(in_channels=self.in_channels, num_classes=self.num_classes)
 
 
-class ConvNorm(nn.Module):
-    """Convolution that keeps H and W (at stride 1), batch norm, ReLU."""
+class NaiveInception(nn.Module):
+    """Figure 2a, the module before its reductions: [B, in_dim, H, W] -> [B, dim_1 + dim_3 + dim_5 + in_dim, H, W].
 
-    def __init__(self, in_dim: int, dim: int, kernel: int, stride: int = 1):
+    Each larger kernel sees all channels, and the pooling hands all of them on: modules in a row grow without end.
+    kernel_5: as in Inception. Not part of GoogLeNet; here to be compared with."""
+
+    def __init__(self, in_dim: int, dim_1: int, dim_3: int, dim_5: int, kernel_5: int = 5):
         super().__init__()
-        self.conv = nn.Conv2d(in_dim, dim, kernel, stride, kernel // 2, bias=False)
-        self.bn = nn.BatchNorm2d(dim, eps=NORM_EPS)
+        self.branch1 = ConvNorm(in_dim, dim_1, 1)
+        self.branch2 = ConvNorm(in_dim, dim_3, 3)
+        self.branch3 = ConvNorm(in_dim, dim_5, kernel_5)
+        self.branch4 = nn.MaxPool2d(3, 1, 1)
 
     def forward(self, maps: Tensor) -> Tensor:
-        return F.relu(self.bn(self.conv(maps)), inplace=True)
+        return torch.cat([self.branch1(maps), self.branch2(maps), self.branch3(maps), self.branch4(maps)], 1)
 
 
 class Inception(nn.Module):
-    """[B, in_dim, H, W] -> [B, dim_1 + dim_3 + dim_5 + dim_pool, H, W]. The arguments are a row of Table 1:
-    reduce_3 and reduce_5 are the 1 x 1 convolutions before the 3 x 3 and the 5 x 5."""
+    """Figure 2b: [B, in_dim, H, W] -> [B, dim_1 + dim_3 + dim_5 + dim_pool, H, W]. The arguments are a row of Table
+    1: reduce_3 and reduce_5 are the 1 x 1 convolutions before the 3 x 3 and the 5 x 5. kernel_5: 5 in the paper, 3
+    in the public weights."""
 
-    def __init__(self, in_dim: int, dim_1: int, reduce_3: int, dim_3: int, reduce_5: int, dim_5: int, dim_pool: int):
+    def __init__(self, in_dim: int, dim_1: int, reduce_3: int, dim_3: int, reduce_5: int, dim_5: int, dim_pool: int,
+                 kernel_5: int = 3):
         super().__init__()
         self.branch1 = ConvNorm(in_dim, dim_1, 1)
         self.branch2 = nn.Sequential(ConvNorm(in_dim, reduce_3, 1), ConvNorm(reduce_3, dim_3, 3))
-        self.branch3 = nn.Sequential(ConvNorm(in_dim, reduce_5, 1), ConvNorm(reduce_5, dim_5, 3))
+        self.branch3 = nn.Sequential(ConvNorm(in_dim, reduce_5, 1), ConvNorm(reduce_5, dim_5, kernel_5))
         self.branch4 = nn.Sequential(nn.MaxPool2d(3, 1, 1), ConvNorm(in_dim, dim_pool, 1))
 
     def forward(self, maps: Tensor) -> Tensor:
@@ -127,21 +136,26 @@ class GoogLeNet(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         return self._classify(self._trunk(images)[-1])
 
+    def training_logits(self, images: Tensor) -> tuple[Tensor, tuple[tuple[float, Tensor], ...]]:
+        """Logits of the main classifier, and (0.3, logits) of each auxiliary one where the model has them."""
+        _, _, maps_4a, maps_4d, _, maps = self._trunk(images)
+        logits = self._classify(maps)
+        if not self.config.aux_heads:
+            return logits, ()
+        return logits, ((AUX_WEIGHT, self.aux1(maps_4a)), (AUX_WEIGHT, self.aux2(maps_4d)))
+
     def loss(self, images: Tensor, targets: Tensor) -> Tensor:
         """Cross-entropy of the main classifier plus 0.3 times that of each auxiliary one, where the model has
         them, in train and eval. targets: int64 [B], or float [B, num_classes] soft labels. -> scalar."""
-        _, _, maps_4a, maps_4d, _, maps = self._trunk(images)
-        loss = cross_entropy(self._classify(maps), targets)
-        if self.config.aux_heads:
-            aux = cross_entropy(self.aux1(maps_4a), targets) + cross_entropy(self.aux2(maps_4d), targets)
-            loss = loss + AUX_WEIGHT * aux
-        return loss
+        logits, auxiliary = self.training_logits(images)
+        return cross_entropy(logits, targets) + sum(weight * cross_entropy(aux, targets) for weight, aux in auxiliary)
 
     def _classify(self, maps: Tensor) -> Tensor:
         return self.fc(self.dropout(F.adaptive_avg_pool2d(maps, 1).flatten(1)))  # [B, 1024] -> [B, num_classes]
 
     def _trunk(self, images: Tensor) -> tuple[Tensor, ...]:
         """The maps after conv3 and after inception 3b, 4a, 4d, 4e and 5b."""
+        require_size(images, MIN_SIZE)
         maps_2 = self.conv3(self.conv2(self.maxpool1(self.conv1(images))))
         maps_3 = self.inception3b(self.inception3a(self.maxpool2(maps_2)))
         maps_4a = self.inception4a(self.maxpool3(maps_3))

@@ -9,6 +9,7 @@ forward: images [B, C, H, W], normalised -> logits [B, num_classes].
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from torch import Tensor, nn
@@ -17,6 +18,7 @@ from visus import models
 from visus.core.validate import positive, probability, require
 from visus.layers.conv import conv_bn_act
 from visus.layers.feature_sequential import FeatureSequential
+from visus.layers.timm_blocks import split_timm_blocks
 from visus.layers.widths import round_width
 
 MOMENTUM = 1 - 0.9997
@@ -54,7 +56,7 @@ class InvertedResidual(nn.Module):
 
     def forward(self, maps: Tensor) -> Tensor:
         out = self.layers(maps)
-        return maps + out if self.is_residual else out
+        return out.add_(maps) if self.is_residual else out  # batch norm needs its input, not its output
 
 
 class MnasNet(nn.Module):
@@ -105,6 +107,26 @@ def _conv(in_dim: int, dim: int, kernel: int, stride: int = 1, groups: int = 1,
     return conv_bn_act(in_dim, dim, kernel, stride, groups, act, momentum=MOMENTUM)
 
 
+_OUTSIDE = {"conv_stem": "layers.0", "bn1": "layers.1", "conv_head": "layers.14", "bn2": "layers.15",
+            "classifier": "classifier.1"}
+
+
+def from_timm(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A timm state dict (mnasnet_100) under our names; the values are the same. Its stages 1 to 6 are our layers 8 to
+    13; its stage 0 is one separable convolution, our layers 3 to 7."""
+    outside, blocks = split_timm_blocks(state)
+    out = {}
+    for name, tensor in outside.items():
+        layer, _, leaf = name.rpartition(".")
+        out[f"{_OUTSIDE.get(layer, layer)}.{leaf}"] = tensor
+    for b in blocks:
+        stage, index, _ = b.place
+        layer = 3 * b.step + (b.layer == "bn")  # convolution, batch norm, activation
+        place = f"layers.{3 + layer}" if stage == 0 else f"layers.{7 + stage}.{index}.layers.{layer}"
+        out[f"{place}.{b.leaf}"] = b.tensor
+    return out
+
+
 VARIANTS = {
     "mnasnet_050": {"width": 0.5},
     "mnasnet_075": {"width": 0.75},
@@ -132,7 +154,9 @@ _LICENCE = "BSD-3-Clause (torchvision); trained on ImageNet-1k"
 WEIGHTS = {
     "mnasnet_050": {"torchvision": {"file": "mnasnet0.5_top1_67.823-3ffadce67e.pth", "licence": _LICENCE}},
     "mnasnet_075": {"torchvision": {"file": "mnasnet0_75-7090bc5f.pth", "licence": _LICENCE}},
-    "mnasnet_100": {"torchvision": {"file": "mnasnet1.0_top1_73.512-f206786ef8.pth", "licence": _LICENCE}},
+    "mnasnet_100": {"torchvision": {"file": "mnasnet1.0_top1_73.512-f206786ef8.pth", "licence": _LICENCE},
+                    "timm": {"file": "mnasnet_100.rmsp_in1k",
+                             "licence": "Apache-2.0 (timm); trained on ImageNet-1k"}},
     "mnasnet_130": {"torchvision": {"file": "mnasnet1_3-a4c69d6f.pth", "licence": _LICENCE}},
 }
 
@@ -140,7 +164,7 @@ PEERS = {"mnasnet_050": ("torchvision", "mnasnet0_5"), "mnasnet_075": ("torchvis
          "mnasnet_100": ("torchvision", "mnasnet1_0"), "mnasnet_130": ("torchvision", "mnasnet1_3")}
 
 models.add(MnasNet, VARIANTS, WEIGHTS, family="mnasnet", task="classification", published=PUBLISHED, peers=PEERS,
-           origins={"torchvision": dict},
+           origins={"torchvision": dict, "timm": from_timm},
            paper="Tan, Chen, Pang, Vasudevan, Sandler, Howard, Le: MnasNet: Platform-Aware Neural Architecture "
                  "Search for Mobile, CVPR 2019, arXiv:1807.11626",
            # torchvision's; its 0.75 and 1.3 were evaluated with a crop_fraction of 224 / 232

@@ -9,6 +9,7 @@ forward: images [B, C, H, W], normalised -> logits [B, num_classes].
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from torch import Tensor, nn
@@ -17,6 +18,7 @@ from visus import models
 from visus.core.validate import positive, probability, require
 from visus.layers.conv import conv_bn_act
 from visus.layers.feature_sequential import FeatureSequential
+from visus.layers.timm_blocks import split_timm_blocks
 from visus.layers.widths import round_width
 
 STEM_DIM, LAST_DIM = 32, 1280
@@ -54,7 +56,7 @@ class InvertedResidual(nn.Module):
 
     def forward(self, maps: Tensor) -> Tensor:
         out = self.conv(maps)
-        return maps + out if self.is_residual else out
+        return out.add_(maps) if self.is_residual else out  # batch norm needs its input, not its output
 
 
 class MobileNetV2(nn.Module):
@@ -96,6 +98,24 @@ class MobileNetV2(nn.Module):
         return self.classifier(maps.mean((2, 3)))  # [B, D, h, w] -> [B, D] -> [B, num_classes]
 
 
+_OUTSIDE = {"conv_stem": "features.0.0", "bn1": "features.0.1", "conv_head": "features.18.0", "bn2": "features.18.1",
+            "classifier": "classifier.1"}
+
+
+def from_timm(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A timm state dict (mobilenetv2_100) under our names; the values are the same."""
+    outside, blocks = split_timm_blocks(state)
+    out = {}
+    for name, tensor in outside.items():
+        layer, _, leaf = name.rpartition(".")
+        out[f"{_OUTSIDE.get(layer, layer)}.{leaf}"] = tensor
+    for b in blocks:
+        is_norm = b.layer == "bn"
+        layer = f"{b.step}.{int(is_norm)}" if b.step < b.steps - 1 else f"{b.step + is_norm}"
+        out[f"features.{b.place[2] + 1}.conv.{layer}.{b.leaf}"] = b.tensor
+    return out
+
+
 VARIANTS = {"mobilenet_v2": {"width": 1.0}}
 
 _TABLE_4 = "Sandler et al. 2018, Table 4 (from memory)"
@@ -111,10 +131,12 @@ PUBLISHED = {
 }
 
 _LICENCE = "BSD-3-Clause (torchvision); trained on ImageNet-1k"
-WEIGHTS = {"mobilenet_v2": {"torchvision": {"file": "mobilenet_v2-b0353104.pth", "licence": _LICENCE}}}
+WEIGHTS = {"mobilenet_v2": {"torchvision": {"file": "mobilenet_v2-b0353104.pth", "licence": _LICENCE},
+                            "timm": {"file": "mobilenetv2_100.ra_in1k",
+                                     "licence": "Apache-2.0 (timm); trained on ImageNet-1k"}}}
 
 models.add(MobileNetV2, VARIANTS, WEIGHTS, family="mobilenet", task="classification", published=PUBLISHED,
-           origins={"torchvision": dict}, peers={name: ("torchvision", name) for name in VARIANTS},
+           origins={"torchvision": dict, "timm": from_timm}, peers={name: ("torchvision", name) for name in VARIANTS},
            paper="Sandler, Howard, Zhu, Zhmoginov, Chen: MobileNetV2: Inverted Residuals and Linear Bottlenecks, "
                  "CVPR 2018, arXiv:1801.04381",
            preprocessing={"size": (224, 224), "resize": "crop", "crop_fraction": 0.875})

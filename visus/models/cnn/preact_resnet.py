@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from visus import models
 from visus.core.validate import one_of, positive
+from visus.layers.zero_pad_shortcut import ZeroPadShortcut
 
 DIMS = (16, 32, 64)
 EXPANSIONS = {"basic": 1, "bottleneck": 4}
@@ -37,18 +38,6 @@ class PreactResNetConfig:
         one_of(tuple(EXPANSIONS), block=self.block)
         one_of(("A", "B"), shortcut=self.shortcut)
         positive(depth=self.depth, in_channels=self.in_channels, num_classes=self.num_classes)
-
-
-class ZeroPadShortcut(nn.Module):
-    """[B, C, H, W] -> [B, C + extra, H / stride, W / stride]: every stride-th place, zeros for the new channels."""
-
-    def __init__(self, extra: int, stride: int):
-        super().__init__()
-        self.extra = extra
-        self.stride = stride
-
-    def forward(self, maps: Tensor) -> Tensor:
-        return F.pad(maps[:, :, ::self.stride, ::self.stride], (0, 0, 0, 0, 0, self.extra))
 
 
 class Block(nn.Module):

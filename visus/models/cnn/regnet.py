@@ -4,14 +4,17 @@ Paper: Radosavovic, Kosaraju, Girshick, He, Dollar, Designing Network Design Spa
 stages of bottlenecks that do not narrow (1 x 1, grouped 3 x 3, 1 x 1); depth, w_0, w_a, w_m and the group width fix all
 of them (equations 2 to 4). Y adds squeeze and excitation. Departure: a width that its group width does not divide goes
 to the nearest multiple as in torchvision, halves up and never more than a tenth down, where the paper's code rounds
-halves to even; this changes regnet_x_400mf, regnet_y_800mf and regnet_y_8gf. Parameters carry torchvision's names.
+halves to even; this changes regnet_x_400mf, regnet_y_800mf and regnet_y_8gf. Parameters carry torchvision's names;
+`from_timm` renames timm's (of those three, timm's models that end in _tv).
 forward: images [B, C, H, W], normalised -> logits [B, num_classes].
 """
 
 from __future__ import annotations
 
 import math
+import re
 from collections import OrderedDict
+from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import groupby
 
@@ -137,6 +140,25 @@ def _stage(number: int, in_dim: int, dim: int, depth: int, group_width: int, se_
     return nn.Sequential(blocks)
 
 
+_TIMM_NAMES = {"conv1.conv": "f.a.0", "conv1.bn": "f.a.1", "conv2.conv": "f.b.0", "conv2.bn": "f.b.1",
+               "conv3.conv": "f.c.0", "conv3.bn": "f.c.1", "se.fc1": "f.se.fc1", "se.fc2": "f.se.fc2",
+               "downsample.conv": "proj.0", "downsample.bn": "proj.1"}
+_TIMM_ENDS = {"stem.conv": "stem.0", "stem.bn": "stem.1", "head.fc": "fc"}
+
+
+def from_timm(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A timm state dict under our names: its s2.b1 is our trunk_output.block2.block2-0."""
+    out = {}
+    for name, tensor in state.items():
+        layer, _, leaf = name.rpartition(".")
+        found = re.fullmatch(r"s(\d)\.b(\d+)\.(.+)", layer)
+        if found:
+            stage, block, part = found[1], int(found[2]) - 1, found[3]
+            layer = f"trunk_output.block{stage}.block{stage}-{block}.{_TIMM_NAMES.get(part, part)}"
+        out[f"{_TIMM_ENDS.get(layer, layer)}.{leaf}"] = tensor
+    return out
+
+
 VARIANTS = {
     "regnet_x_400mf": {"depth": 22, "w_0": 24, "w_a": 24.48, "w_m": 2.54, "group_width": 16},
     "regnet_x_800mf": {"depth": 16, "w_0": 56, "w_a": 35.73, "w_m": 2.28, "group_width": 16},
@@ -252,7 +274,7 @@ PUBLISHED = {
 }
 
 _LICENCE = "BSD-3-Clause (torchvision); trained on ImageNet-1k"
-WEIGHTS = {
+_TORCHVISION_FILES = {
     "regnet_x_400mf": {"torchvision": {"file": "regnet_x_400mf-adf1edd5.pth", "licence": _LICENCE}},
     "regnet_x_800mf": {"torchvision": {"file": "regnet_x_800mf-ad17e45c.pth", "licence": _LICENCE}},
     "regnet_x_1_6gf": {"torchvision": {"file": "regnet_x_1_6gf-e3633e7f.pth", "licence": _LICENCE}},
@@ -269,8 +291,28 @@ WEIGHTS = {
     "regnet_y_32gf": {"torchvision": {"file": "regnet_y_32gf-4dee3f7a.pth", "licence": _LICENCE}},
 }
 
+_PYCLS_FILE = {"licence": "MIT (pycls); trained on ImageNet-1k"}
+_TIMM_FILES = {
+    "regnet_x_400mf": {"file": "regnetx_004_tv.tv2_in1k", "licence": _LICENCE},
+    "regnet_x_800mf": {"file": "regnetx_008.pycls_in1k", **_PYCLS_FILE},
+    "regnet_x_1_6gf": {"file": "regnetx_016.pycls_in1k", **_PYCLS_FILE},
+    "regnet_x_3_2gf": {"file": "regnetx_032.pycls_in1k", **_PYCLS_FILE},
+    "regnet_x_8gf": {"file": "regnetx_080.pycls_in1k", **_PYCLS_FILE},
+    "regnet_x_16gf": {"file": "regnetx_160.pycls_in1k", **_PYCLS_FILE},
+    "regnet_x_32gf": {"file": "regnetx_320.pycls_in1k", **_PYCLS_FILE},
+    "regnet_y_400mf": {"file": "regnety_004.pycls_in1k", **_PYCLS_FILE},
+    "regnet_y_800mf": {"file": "regnety_008_tv.tv2_in1k", "licence": _LICENCE},
+    "regnet_y_1_6gf": {"file": "regnety_016.pycls_in1k", **_PYCLS_FILE},
+    "regnet_y_3_2gf": {"file": "regnety_032.pycls_in1k", **_PYCLS_FILE},
+    "regnet_y_8gf": {"file": "regnety_080_tv.tv2_in1k", "licence": _LICENCE},
+    "regnet_y_16gf": {"file": "regnety_160.pycls_in1k", **_PYCLS_FILE},
+    "regnet_y_32gf": {"file": "regnety_320.pycls_in1k", **_PYCLS_FILE},
+}
+WEIGHTS = {name: {**files, "timm": _TIMM_FILES[name]} for name, files in _TORCHVISION_FILES.items()}
+
 models.add(RegNet, VARIANTS, WEIGHTS, family="regnet", task="classification", published=PUBLISHED,
-           origins={"torchvision": dict}, peers={name: ("torchvision", name) for name in VARIANTS},
+           origins={"torchvision": dict, "timm": from_timm},
+           peers={name: ("torchvision", name) for name in VARIANTS},
            paper="Radosavovic, Kosaraju, Girshick, He, Dollar: Designing Network Design Spaces, CVPR 2020, "
                  "arXiv:2003.13678",
            preprocessing={"size": (224, 224), "resize": "crop", "crop_fraction": 0.875})

@@ -1,5 +1,5 @@
-"""ResNet-18, 34, 50, 101 and 152, ResNeXt-50 and 101, Wide ResNet-50-2 and 101-2: residual networks for
-ImageNet.
+"""ResNet-18, 34, 50, 101 and 152, ResNeXt-50 and 101, Wide ResNet-50-2 and 101-2, and the plain networks that
+ResNet is measured against: residual networks for ImageNet.
 
 Papers: He, Zhang, Ren, Sun, Deep Residual Learning for Image Recognition, CVPR 2016, arXiv:1512.03385: a
 block adds what it computes to what it was given. Xie, Girshick, Dollar, Tu, He, Aggregated Residual
@@ -21,8 +21,10 @@ from torch import Tensor, nn
 
 from visus import models
 from visus.core.validate import boolean, one_of, positive, require
+from visus.layers.zero_pad_shortcut import ZeroPadShortcut
 
 DIMS = (64, 128, 256, 512)
+SHORTCUTS = ("A", "B", "C", "none")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -31,7 +33,9 @@ class ResNetConfig:
     stages. groups, width_per_group: the 3 x 3 convolution of a bottleneck has this many groups (the
     cardinality of ResNeXt), each of this many channels in the first stage and twice as many in each later
     one; ResNet has one of 64. zero_init_residual: the last scale of each block starts at 0, so that blocks
-    start as the identity (Goyal et al., arXiv:1706.02677, section 5.1)."""
+    start as the identity (Goyal et al., arXiv:1706.02677, section 5.1). shortcut: 'A' (every other place, zeros for
+    new channels), 'B' (a 1 x 1 projection where the shape changes), 'C' (a projection in every block) or 'none' (a
+    plain network)."""
 
     block: str = "basic"
     depths: tuple[int, ...] = (2, 2, 2, 2)
@@ -40,6 +44,7 @@ class ResNetConfig:
     in_channels: int = 3
     num_classes: int = 1000
     zero_init_residual: bool = False
+    shortcut: str = "B"
 
     def __post_init__(self) -> None:
         one_of(("basic", "bottleneck"), block=self.block)
@@ -54,6 +59,9 @@ class ResNetConfig:
             require(self.block == "bottleneck" or value == plain, field, value,
                     f"be {plain} where block='basic'")
         boolean(zero_init_residual=self.zero_init_residual)
+        one_of(SHORTCUTS, shortcut=self.shortcut)
+        require(self.shortcut != "none" or not self.zero_init_residual, "zero_init_residual", self.zero_init_residual,
+                "be false where shortcut='none': a plain network that starts at zero stays there")
 
 
 class BasicBlock(nn.Module):
@@ -61,19 +69,22 @@ class BasicBlock(nn.Module):
 
     expansion = 1
 
-    def __init__(self, in_dim: int, dim: int, stride: int):
+    def __init__(self, in_dim: int, dim: int, stride: int, shortcut: str):
         super().__init__()
         self.conv1 = nn.Conv2d(in_dim, dim, 3, stride, 1, bias=False)
         self.bn1 = nn.BatchNorm2d(dim)
         self.relu = nn.ReLU(inplace=True)
         self.conv2 = nn.Conv2d(dim, dim, 3, 1, 1, bias=False)
         self.bn2 = nn.BatchNorm2d(dim)
-        self.downsample = _projection(in_dim, dim, stride)
+        self.plain = shortcut == "none"
+        self.downsample = _downsample(in_dim, dim, stride, shortcut)
 
     def forward(self, maps: Tensor) -> Tensor:
         out = self.relu(self.bn1(self.conv1(maps)))
         out = self.bn2(self.conv2(out))
-        return self.relu(out + (maps if self.downsample is None else self.downsample(maps)))
+        if not self.plain:
+            out += maps if self.downsample is None else self.downsample(maps)
+        return self.relu(out)
 
 
 class Bottleneck(nn.Module):
@@ -81,7 +92,7 @@ class Bottleneck(nn.Module):
 
     expansion = 4
 
-    def __init__(self, in_dim: int, dim: int, stride: int, groups: int, width_per_group: int):
+    def __init__(self, in_dim: int, dim: int, stride: int, shortcut: str, groups: int, width_per_group: int):
         super().__init__()
         width = groups * (width_per_group * dim // DIMS[0])
         self.conv1 = nn.Conv2d(in_dim, width, 1, bias=False)
@@ -91,13 +102,16 @@ class Bottleneck(nn.Module):
         self.conv3 = nn.Conv2d(width, 4 * dim, 1, bias=False)
         self.bn3 = nn.BatchNorm2d(4 * dim)
         self.relu = nn.ReLU(inplace=True)
-        self.downsample = _projection(in_dim, 4 * dim, stride)
+        self.plain = shortcut == "none"
+        self.downsample = _downsample(in_dim, 4 * dim, stride, shortcut)
 
     def forward(self, maps: Tensor) -> Tensor:
         out = self.relu(self.bn1(self.conv1(maps)))
         out = self.relu(self.bn2(self.conv2(out)))
         out = self.bn3(self.conv3(out))
-        return self.relu(out + (maps if self.downsample is None else self.downsample(maps)))
+        if not self.plain:
+            out += maps if self.downsample is None else self.downsample(maps)
+        return self.relu(out)
 
 
 class ResNet(nn.Module):
@@ -106,7 +120,7 @@ class ResNet(nn.Module):
     def __init__(self, config: ResNetConfig):
         super().__init__()
         self.config = config
-        block, expansion = _block(config.block, config.groups, config.width_per_group)
+        block, expansion = _block(config.block, config.shortcut, config.groups, config.width_per_group)
         self.conv1 = nn.Conv2d(config.in_channels, DIMS[0], 7, 2, 3, bias=False)
         self.bn1 = nn.BatchNorm2d(DIMS[0])
         self.relu = nn.ReLU(inplace=True)
@@ -145,17 +159,23 @@ class ResNet(nn.Module):
         return self.fc(self.avgpool(maps).flatten(1))  # [B, D] -> [B, num_classes]
 
 
-def _projection(in_dim: int, dim: int, stride: int) -> nn.Module | None:
-    if stride == 1 and in_dim == dim:
+def _downsample(in_dim: int, dim: int, stride: int, shortcut: str) -> nn.Module | None:
+    """What the shortcut does to the maps; None where it hands them on, or does not exist."""
+    same = stride == 1 and in_dim == dim
+    if shortcut == "none" or (same and shortcut != "C"):
         return None
+    if shortcut == "A":
+        return ZeroPadShortcut(dim - in_dim, stride)
     return nn.Sequential(nn.Conv2d(in_dim, dim, 1, stride, bias=False), nn.BatchNorm2d(dim))
 
 
-def _block(kind: str, groups: int, width_per_group: int) -> tuple[Callable[[int, int, int], nn.Module], int]:
+def _block(kind: str, shortcut: str, groups: int,
+           width_per_group: int) -> tuple[Callable[[int, int, int], nn.Module], int]:
     """What makes a block from (in_dim, dim, stride), and its expansion."""
     if kind == "basic":
-        return BasicBlock, BasicBlock.expansion
-    return partial(Bottleneck, groups=groups, width_per_group=width_per_group), Bottleneck.expansion
+        return partial(BasicBlock, shortcut=shortcut), BasicBlock.expansion
+    return (partial(Bottleneck, shortcut=shortcut, groups=groups, width_per_group=width_per_group),
+            Bottleneck.expansion)
 
 
 def _stage(block: Callable[[int, int, int], nn.Module], in_dim: int, dim: int, out_dim: int, depth: int,
@@ -207,6 +227,30 @@ WEIGHTS = {
     "resnet50": {"torchvision": {"file": "resnet50-0676ba61.pth", "licence": _LICENCE}},
     "resnet101": {"torchvision": {"file": "resnet101-63fe2227.pth", "licence": _LICENCE}},
     "resnet152": {"torchvision": {"file": "resnet152-394f9c45.pth", "licence": _LICENCE}},
+}
+
+OPTION_VARIANTS = {
+    "resnet34_a": {"block": "basic", "depths": (3, 4, 6, 3), "shortcut": "A"},
+    "resnet34_c": {"block": "basic", "depths": (3, 4, 6, 3), "shortcut": "C"},
+}
+
+PLAIN_VARIANTS = {
+    "plain18": {"block": "basic", "depths": (2, 2, 2, 2), "shortcut": "none"},
+    "plain34": {"block": "basic", "depths": (3, 4, 6, 3), "shortcut": "none"},
+}
+
+_TABLE_2 = "He et al. 2016, Table 2 (10 crops)"
+_TABLE_3 = "He et al. 2016, Table 3 (10 crops)"
+OPTION_PUBLISHED = {
+    "resnet34_a": [{"what": "macs", "value": "3.6e9", "source": _TABLE_1},
+                   {"what": "top1", "value": "74.97", "data": "ImageNet-1k", "source": _TABLE_3}],
+    "resnet34_c": [{"what": "top1", "value": "75.81", "data": "ImageNet-1k", "source": _TABLE_3}],
+}
+PLAIN_PUBLISHED = {
+    "plain18": [{"what": "macs", "value": "1.8e9", "source": _TABLE_1},
+                {"what": "top1", "value": "72.06", "data": "ImageNet-1k", "source": _TABLE_2}],
+    "plain34": [{"what": "macs", "value": "3.6e9", "source": _TABLE_1},
+                {"what": "top1", "value": "71.46", "data": "ImageNet-1k", "source": _TABLE_2}],
 }
 
 RESNEXT_VARIANTS = {
@@ -267,6 +311,12 @@ models.add(ResNet, VARIANTS, WEIGHTS, family="resnet", task="classification", pu
            paper="He, Zhang, Ren, Sun: Deep Residual Learning for Image Recognition, CVPR 2016, "
                  "arXiv:1512.03385",
            preprocessing=_PREPROCESSING)
+for _variants, _published, _family in ((OPTION_VARIANTS, OPTION_PUBLISHED, "resnet"),
+                                       (PLAIN_VARIANTS, PLAIN_PUBLISHED, "plain")):
+    models.add(ResNet, _variants, family=_family, task="classification", published=_published,
+               paper="He, Zhang, Ren, Sun: Deep Residual Learning for Image Recognition, CVPR 2016, "
+                     "arXiv:1512.03385",
+               preprocessing=_PREPROCESSING)
 models.add(ResNet, RESNEXT_VARIANTS, RESNEXT_WEIGHTS, family="resnext", task="classification",
            published=RESNEXT_PUBLISHED, origins={"torchvision": dict, "timm": dict},
            peers={name: ("torchvision", name) for name in RESNEXT_VARIANTS},

@@ -6,12 +6,13 @@ convolutions are 1 x 1. Two 3 x 3 convolutions see what one 5 x 5 sees, with few
 adds batch norm (Ioffe, Szegedy, arXiv:1502.03167) before each ReLU, which the paper does not have. Departures: the
 last maps are averaged to 7 x 7, which does nothing at 224 pixels and admits other sizes; weights start at random
 variance 2 / fan-out, as torchvision's, where the paper fills deep networks from shallow ones. Parameters carry
-torchvision's names.
+torchvision's names; timm's full layers are convolutions (`from_timm`), the same function up to 224 pixels.
 forward: images [B, C, H, W], normalised, H and W of at least 32 -> logits [B, num_classes].
 """
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 from torch import Tensor, nn
@@ -19,6 +20,7 @@ from torch import Tensor, nn
 from visus import models
 from visus.core.validate import one_of, positive, probability, require
 from visus.layers.feature_sequential import FeatureSequential
+from visus.layers.response_norm import ResponseNorm
 
 DIMS = (64, 128, 256, 512, 512)
 POOLED = 7  # side of the maps that the first full layer sees
@@ -70,7 +72,7 @@ class VGG(nn.Module):
                     layers.append(nn.BatchNorm2d(dim))
                 layers.append(nn.ReLU(inplace=True))
                 if config.norm == "response" and len(layers) == 2:  # AlexNet's numbers; torch divides alpha by 5
-                    layers.append(nn.LocalResponseNorm(5, alpha=5e-4, beta=0.75, k=2.0))
+                    layers.append(ResponseNorm(5, alpha=1e-4, beta=0.75, k=2.0))
                 in_dim = dim
             taps.append(len(layers) - 1)
             layers.append(nn.MaxPool2d(2))
@@ -96,6 +98,20 @@ class VGG(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         maps = self.avgpool(self.features.last(images))
         return self.classifier(maps.flatten(1))  # [B, D, 7, 7] -> [B, 49 D] -> [B, num_classes]
+
+
+_TIMM_LAYERS = {"pre_logits.fc1": "classifier.0", "pre_logits.fc2": "classifier.3", "head.fc": "classifier.6"}
+
+
+def from_timm(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A timm state dict under our names: kernels of full layers [O, I, 7, 7] and [O, I, 1, 1] become matrices."""
+    out = {}
+    for name, tensor in state.items():
+        layer, _, leaf = name.rpartition(".")
+        if layer in _TIMM_LAYERS:
+            name, tensor = f"{_TIMM_LAYERS[layer]}.{leaf}", tensor.flatten(1) if leaf == "weight" else tensor
+        out[name] = tensor
+    return out
 
 
 _A, _B, _C_AND_D, _E = (1, 1, 2, 2, 2), (2, 2, 2, 2, 2), (2, 2, 3, 3, 3), (2, 2, 4, 4, 4)
@@ -143,7 +159,7 @@ PUBLISHED = {
 }
 
 _LICENCE = "BSD-3-Clause (torchvision); trained on ImageNet-1k"
-WEIGHTS = {
+_TORCHVISION_FILES = {
     "vgg11": {"torchvision": {"file": "vgg11-8a719046.pth", "licence": _LICENCE}},
     "vgg13": {"torchvision": {"file": "vgg13-19584684.pth", "licence": _LICENCE}},
     "vgg16": {"torchvision": {"file": "vgg16-397923af.pth", "licence": _LICENCE}},
@@ -153,9 +169,30 @@ WEIGHTS = {
     "vgg16_bn": {"torchvision": {"file": "vgg16_bn-6c64b313.pth", "licence": _LICENCE}},
     "vgg19_bn": {"torchvision": {"file": "vgg19_bn-c79401a0.pth", "licence": _LICENCE}},
 }
+WEIGHTS = {name: {**files, "timm": {"file": f"{name}.tv_in1k", "licence": _LICENCE}}
+           for name, files in _TORCHVISION_FILES.items()}
 
-models.add(VGG, VARIANTS, WEIGHTS, family="vgg", task="classification", published=PUBLISHED,
-           origins={"torchvision": dict}, peers={name: ("torchvision", name) for name in WEIGHTS},
+# The course notes' memory table: numbers put out and weights (without biases) of each layer.
+_CONV_ROWS = {0: ("3.2M", "1728"), 2: ("3.2M", "36864"), 4: ("800K", ""), 5: ("1.6M", "73728"), 7: ("1.6M", "147456"),
+              9: ("400K", ""), 10: ("800K", "294912"), 12: ("800K", "589824"), 14: ("800K", "589824"), 16: ("200K", ""),
+              17: ("400K", "1179648"), 19: ("400K", "2359296"), 21: ("400K", "2359296"), 23: ("100K", ""),
+              24: ("100K", "2359296"), 26: ("100K", "2359296"), 28: ("100K", "2359296"), 30: ("25K", "")}
+LAYER_TABLES = {
+    "vgg16": {
+        "source": "CS231n notes, Convolutional Networks: VGGNet in detail (from memory)",
+        "image_size": 224, "columns": ("values", "weights"), "configs": {"": {}},
+        "rows": {**{f"features.{number}": row for number, row in _CONV_ROWS.items()},
+                 "classifier.0": ("4096", "102760448"), "classifier.3": ("4096", "16777216"),
+                 "classifier.6": ("1000", "4096000")},
+        "total": ("24M", "138M"),
+        "notes": ("The notes count 24M values, 93 MB, for an image; their own rows, with the 150K of the image, sum to "
+                  "15.2M, 61 MB.",),
+    },
+}
+
+models.add(VGG, VARIANTS, WEIGHTS, family="vgg", task="classification", published=PUBLISHED, layer_tables=LAYER_TABLES,
+           origins={"torchvision": dict, "timm": from_timm},
+           peers={name: ("torchvision", name) for name in WEIGHTS},
            paper="Simonyan, Zisserman: Very Deep Convolutional Networks for Large-Scale Image Recognition, "
                  "ICLR 2015, arXiv:1409.1556",
            preprocessing={"size": (224, 224), "resize": "crop", "crop_fraction": 0.875})
