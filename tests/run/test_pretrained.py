@@ -12,6 +12,7 @@ import torch
 
 from tests.loopback import Server, serve
 from visus.core.errors import CheckpointError, UserError
+from visus.core.weights import write_state_dict
 from visus.models import registry
 from visus.run.models import create_model, load_weights
 from visus.run.pretrained import weights_file
@@ -127,3 +128,34 @@ def test_wrong_weights_end_before_a_folder_is_made(tmp_path, values, message):
     with pytest.raises(UserError, match=message):
         visus.train("digits", out=tmp_path / "run", values=values, progress=False)
     assert not (tmp_path / "run").exists()
+
+
+def test_fields_that_public_weights_need_are_set_unless_given(tmp_path, monkeypatch):
+    torch.manual_seed(0)
+    state = create_model("mobilenet_v3_small", width=0.5).state_dict()
+    write_state_dict(tmp_path / "cache/weights/here/small.safetensors", state)
+    monkeypatch.setenv("VISUS_CACHE", str(tmp_path / "cache"))
+    entry = registry.get("mobilenet_v3_small")
+    about = {"file": "small", "licence": "", "config": {"bn_eps": 1e-5, "width": 0.5}}
+    monkeypatch.setitem(entry.weights, "here", about)
+    monkeypatch.setitem(entry.about["origins"], "here", dict)
+    assert create_model("mobilenet_v3_small", weights="here").config.bn_eps == 1e-5
+    assert create_model("mobilenet_v3_small", weights="here", bn_eps=1e-4).config.bn_eps == 1e-4
+
+
+def test_every_public_file_states_a_licence_and_fields_that_exist():
+    from dataclasses import fields
+
+    for entry in registry.entries():
+        known = {field.name for field in fields(entry.build.Config)}
+        for origin, about in entry.weights.items():
+            assert about["file"] and about["licence"], (entry.name, origin)
+            assert set(about) <= {"file", "licence", "url", "sha256", "config", "preprocessing"}, (entry.name, origin)
+            assert set(about.get("config", {})) <= known and origin in entry.about["origins"], (entry.name, origin)
+
+
+def test_the_mean_of_an_origin_of_its_own_is_used():
+    from visus.run.pretrained import preprocessing_of
+
+    assert preprocessing_of("vit_base_16", "torchvision")["mean"] == (0.485, 0.456, 0.406)
+    assert preprocessing_of("vit_base_16", "timm")["mean"] == (0.5, 0.5, 0.5)

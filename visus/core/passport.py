@@ -23,7 +23,7 @@ class Passport:
     "data": the data set, of top1 only}. peer: {"package", "version", "model", "float32",
     "float64"}, the last two the largest difference over the largest output with equal weights and images;
     None where no peer exists. fingerprint: {"images_shape", "values"} of core.weights.fingerprint. weights:
-    origin -> {"file", "licence"}.
+    origin -> {"file", "licence"}, with "config" and "preprocessing" where these weights need other values.
     """
 
     name: str
@@ -37,7 +37,7 @@ class Passport:
     published: tuple[Mapping[str, Any], ...]
     peer: Mapping[str, Any] | None
     fingerprint: Mapping[str, Any]
-    weights: Mapping[str, Mapping[str, str]]
+    weights: Mapping[str, Mapping[str, Any]]
     preprocessing: Mapping[str, Any]
 
     @property

@@ -17,13 +17,13 @@ from visus.data.loader import Loader
 from visus.data.samples import Samples
 from visus.data.transforms import build_augmentation
 from visus.losses.classification import get_loss
-from visus.models import registry
 from visus.optim.build import build_optimizer
 from visus.optim.ema import EMA
 from visus.optim.parameter_groups import parameter_groups
 from visus.optim.schedules import Schedule, schedule
 from visus.run.display import Display
 from visus.run.models import make_model
+from visus.run.pretrained import preprocessing_of
 from visus.run.recipe import Recipe
 from visus.tasks.classification import Classification, MultiLabel
 
@@ -55,7 +55,7 @@ def build_preprocessing(recipe: Recipe, samples: Samples, train_indices: np.ndar
     if data.normalise == "none":
         return plain
     if data.normalise in ("imagenet", "model"):
-        about = registry.get(recipe.model.name).about["preprocessing"] if data.normalise == "model" else {}
+        about = preprocessing_of(recipe.model.name, recipe.model.weights) if data.normalise == "model" else {}
         known = Preprocessing(**about) if about else Preprocessing(size=plain.size)
         mean, std = known.mean, known.std
         if len(mean) != channels:  # grey images: the means over the colours, and as many as there are channels

@@ -73,7 +73,8 @@ def create_model(name: str, *, num_classes: int | None = None, in_channels: int 
     None keeps the variant's value. image_size: side in pixels; a model that takes any size has no such field,
     and builds the same with or without it. config: any other field of the model's config.
     weights: a file or state dict, whose tensors bear `origin`'s names, or the name of a public origin, such as
-    'torchvision' or 'timm', whose file is fetched once into the cache. Where num_classes or in_channels is given and
+    'torchvision' or 'timm', whose file is fetched once into the cache; fields of the config that this file needs are
+    then set, where they are not given. Where num_classes or in_channels is given and
     the weights have another, the classifier starts fresh and the first layer is adapted (`load_weights`, fit); what
     was changed is logged. Raises UserError for an unknown name or field or a wrong value, CheckpointError for weights
     that do not fit, DownloadError for ones that cannot be fetched.
@@ -92,12 +93,14 @@ def make_model(name: str, *, num_classes: int | None = None, in_channels: int | 
     """As `create_model`, and what was changed in the weights on the way. progress: of a download."""
     entry = registry.get(name)
     build: Any = entry.build
+    public = weights is not None and is_origin(name, weights)
     known = {field.name for field in fields(build.Config)}
     asked = {"num_classes": num_classes, "in_channels": in_channels}
     if "image_size" in known:
         asked["image_size"] = image_size
     values = {**entry.variant, **{field: value for field, value in asked.items() if value is not None}}
-    for field, value in config.items():
+    needed: Mapping[str, Any] = entry.weights[str(weights)].get("config", {}) if public else {}
+    for field, value in (needed | config).items():
         if field not in known:
             raise UserError(f"{name} has no such config field", where=f"{field}={value!r}",
                             remedy=did_you_mean(field, sorted(known)))
@@ -105,7 +108,7 @@ def make_model(name: str, *, num_classes: int | None = None, in_channels: int | 
     model: nn.Module = build(build.Config(**values))
     if weights is None:
         return model, []
-    if is_origin(name, weights):
+    if public:
         if origin not in ("visus", weights):
             raise UserError(f"is not the origin of the weights {weights!r}", where=f"origin={origin!r}",
                             remedy="Leave origin out where weights is the name of one")

@@ -6,6 +6,7 @@ import os
 import re
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from visus.core.errors import UserError, did_you_mean
 from visus.models import registry
@@ -29,6 +30,14 @@ def cache_folder() -> Path:
 def is_origin(name: str, weights: object) -> bool:
     """Whether `weights` names a public origin of the model, not a file."""
     return isinstance(weights, str) and weights in registry.get(name).weights and not Path(weights).is_file()
+
+
+def preprocessing_of(name: str, weights: str | None) -> dict[str, Any]:
+    """What the model's public weights were trained with: of an origin by its name, else of those that its file
+    registers."""
+    entry = registry.get(name)
+    own = entry.weights[weights].get("preprocessing", {}) if weights is not None and is_origin(name, weights) else {}
+    return {**entry.about["preprocessing"], **own}
 
 
 def weights_file(name: str, origin: str, progress: Callable[[int, int | None], None] | None = None) -> Path:

@@ -221,7 +221,7 @@ WEIGHTS = {
                         "timm": {"file": "efficientnet_b4.ra2_in1k", "licence": _TIMM}},
     "efficientnet_b5": {"torchvision": {"file": "efficientnet_b5_lukemelas-1a07897c.pth",
                                         "licence": _LUKEMELAS},
-                        "timm": {"file": "efficientnet_b5.sw_in12k_ft_in1k", "config": "bn_eps=1e-5",
+                        "timm": {"file": "efficientnet_b5.sw_in12k_ft_in1k", "config": {"bn_eps": 1e-5},
                                  "licence": "Apache-2.0 (timm); trained on ImageNet-12k and 1k"}},
     "efficientnet_b6": {"torchvision": {"file": "efficientnet_b6_lukemelas-24a108a5.pth",
                                         "licence": _LUKEMELAS}},

@@ -258,9 +258,8 @@ PUBLISHED = {
 WEIGHTS = {
     "inception_v3": {"torchvision": {"file": "inception_v3_google-0cc3c7bd.pth",
                                      "licence": "BSD-3-Clause (torchvision); trained on ImageNet-1k"},
-                     "timm": {"file": "inception_v3.tf_in1k",
-                              "licence": "Apache-2.0 (timm, from TensorFlow); trained on ImageNet-1k; without the "
-                                         "auxiliary classifier, so build with aux_head=False"}},
+                     "timm": {"file": "inception_v3.tf_in1k", "config": {"aux_head": False},
+                              "licence": "Apache-2.0 (timm, from TensorFlow); trained on ImageNet-1k"}},
 }
 
 models.add(InceptionV3, VARIANTS, WEIGHTS, family="inception", task="classification", published=PUBLISHED,

@@ -24,10 +24,12 @@ DIMS, DEPTHS = (64, 128, 256, 512, 1024), (1, 2, 2, 6, 2)
 
 @dataclass(frozen=True, kw_only=True)
 class MobileNetV1Config:
-    """width: multiplier of all channels (alpha in section 3.3). dropout: before the last layer."""
+    """width: multiplier of all channels (alpha in section 3.3). dropout: before the last layer. separable: False puts
+    one full 3 x 3 convolution in place of each pair, the net that Table 4 compares with."""
 
     width: float = 1.0
     dropout: float = 0.0
+    separable: bool = True
     in_channels: int = 3
     num_classes: int = 1000
 
@@ -35,6 +37,7 @@ class MobileNetV1Config:
         require(isinstance(self.width, int | float) and not isinstance(self.width, bool) and 0 < self.width <= 8,
                 "width", self.width, "be a number above 0, at most 8")
         probability(dropout=self.dropout)
+        require(isinstance(self.separable, bool), "separable", self.separable, "be true or false")
         positive(in_channels=self.in_channels, num_classes=self.num_classes)
 
 
@@ -53,6 +56,18 @@ class SeparableConv(nn.Module):
         return F.relu6(self.bn2(self.conv_pw(maps)), inplace=True)
 
 
+class FullConv(nn.Module):
+    """Filter and mix at once: [B, in_dim, H, W] -> [B, dim, H / stride, W / stride]."""
+
+    def __init__(self, in_dim: int, dim: int, stride: int):
+        super().__init__()
+        self.conv = nn.Conv2d(in_dim, dim, 3, stride, 1, bias=False)
+        self.bn = nn.BatchNorm2d(dim)
+
+    def forward(self, maps: Tensor) -> Tensor:
+        return F.relu6(self.bn(self.conv(maps)), inplace=True)
+
+
 class MobileNetV1(nn.Module):
     Config = MobileNetV1Config
 
@@ -64,7 +79,7 @@ class MobileNetV1(nn.Module):
         self.conv_stem = nn.Conv2d(config.in_channels, stem_dim, 3, 2, 1, bias=False)
         self.bn1 = nn.BatchNorm2d(stem_dim)
         self.blocks = nn.Sequential(*[
-            _stage(in_dim, dim, depth, stride)
+            _stage(SeparableConv if config.separable else FullConv, in_dim, dim, depth, stride)
             for in_dim, dim, depth, stride in zip([stem_dim, *dims], dims, DEPTHS, (1, 2, 2, 2, 2))])
         self.drop = nn.Dropout(config.dropout)
         self.classifier = nn.Linear(dims[-1], config.num_classes)
@@ -88,8 +103,8 @@ class MobileNetV1(nn.Module):
         return self.classifier(self.drop(maps.mean((2, 3))))  # [B, D, h, w] -> [B, D] -> [B, num_classes]
 
 
-def _stage(in_dim: int, dim: int, depth: int, stride: int) -> nn.Sequential:
-    return nn.Sequential(SeparableConv(in_dim, dim, stride), *[SeparableConv(dim, dim, 1) for _ in range(depth - 1)])
+def _stage(conv: type[nn.Module], in_dim: int, dim: int, depth: int, stride: int) -> nn.Sequential:
+    return nn.Sequential(conv(in_dim, dim, stride), *[conv(dim, dim, 1) for _ in range(depth - 1)])
 
 
 VARIANTS = {

@@ -174,7 +174,7 @@ PUBLISHED = {
 }
 
 _LICENCE = "BSD-3-Clause (torchvision); trained on ImageNet-1k"
-_TIMM = {"licence": "Apache-2.0 (timm); trained on ImageNet-1k", "config": "bn_eps=1e-5"}
+_TIMM = {"licence": "Apache-2.0 (timm); trained on ImageNet-1k", "config": {"bn_eps": 1e-5}}
 WEIGHTS = {
     "mobilenet_v3_small": {"torchvision": {"file": "mobilenet_v3_small-047dcff4.pth", "licence": _LICENCE},
                            "timm": {"file": "mobilenetv3_small_100.lamb_in1k", **_TIMM}},

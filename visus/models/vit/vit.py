@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from visus import models
 from visus.core.errors import UserError
+from visus.core.preprocessing import IMAGENET_MEAN, IMAGENET_STD
 from visus.core.validate import positive, probability, require
 from visus.layers.drop_path import DropPath
 from visus.ops.positions import resize_positions
@@ -231,17 +232,19 @@ PUBLISHED = {
 }
 
 _TIMM = "Apache-2.0 (Google, by way of timm); trained on ImageNet-21k"
-_TV = "BSD-3-Clause (torchvision); trained on ImageNet-1k"
+_TV = {"licence": "BSD-3-Clause (torchvision); trained on ImageNet-1k",
+       "preprocessing": {"mean": IMAGENET_MEAN, "std": IMAGENET_STD, "interpolation": "bilinear",
+                         "crop_fraction": 0.875}}
 WEIGHTS = {
     "vit_tiny_16": {"timm": {"file": "vit_tiny_patch16_224.augreg_in21k_ft_in1k", "licence": _TIMM}},
     "vit_small_16": {"timm": {"file": "vit_small_patch16_224.augreg_in21k_ft_in1k", "licence": _TIMM}},
     "vit_base_16": {"timm": {"file": "vit_base_patch16_224.augreg2_in21k_ft_in1k", "licence": _TIMM},
-                    "torchvision": {"file": "vit_b_16-c867db91.pth", "licence": _TV}},
+                    "torchvision": {"file": "vit_b_16-c867db91.pth", **_TV}},
     "vit_base_32": {"timm": {"file": "vit_base_patch32_224.augreg_in21k_ft_in1k", "licence": _TIMM},
-                    "torchvision": {"file": "vit_b_32-d86f8d99.pth", "licence": _TV}},
+                    "torchvision": {"file": "vit_b_32-d86f8d99.pth", **_TV}},
     "vit_large_16": {"timm": {"file": "vit_large_patch16_224.augreg_in21k_ft_in1k", "licence": _TIMM},
-                     "torchvision": {"file": "vit_l_16-852ce7e3.pth", "licence": _TV}},
-    "vit_large_32": {"torchvision": {"file": "vit_l_32-c7638314.pth", "licence": _TV}},
+                     "torchvision": {"file": "vit_l_16-852ce7e3.pth", **_TV}},
+    "vit_large_32": {"torchvision": {"file": "vit_l_32-c7638314.pth", **_TV}},
 }
 
 PEERS = {
@@ -256,7 +259,7 @@ PEERS = {
 models.add(ViT, VARIANTS, WEIGHTS, family="vit", task="classification", published=PUBLISHED, peers=PEERS,
            origins={"timm": dict, "torchvision": convert_torchvision},
            paper="Dosovitskiy et al.: An Image is Worth 16x16 Words, ICLR 2021, arXiv:2010.11929",
-           # timm's weights; torchvision's take ImageNet's mean and std, bilinear, crop_fraction 0.875
+           # timm's weights
            preprocessing={"size": (224, 224), "resize": "crop", "crop_fraction": 0.9,
                           "interpolation": "bicubic",
                           "mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)})
