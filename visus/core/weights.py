@@ -205,7 +205,7 @@ def _hashed(name: str, tensor: Tensor) -> Tensor:
         return unit + 0.5
     if leaf == "running_mean" or leaf.endswith("bias"):
         return (unit - 0.5) * 0.2
-    if tensor.ndim < 2:
+    if tensor.ndim < 2 or leaf == "gain":  # timm keeps the gains of standardised weights as [D, 1, 1, 1]
         return 1 + (unit - 0.5) * 0.2
     return (unit - 0.5) * 2 * (6 / tensor[0].numel()) ** 0.5
 

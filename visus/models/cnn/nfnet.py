@@ -266,9 +266,11 @@ _SIZES = {  # side in pixels of the images in the paper's tests, and the centre 
     "nfnet_f0": (256, 0.9), "nfnet_f1": (320, 0.91), "nfnet_f2": (352, 0.92), "nfnet_f3": (416, 0.94),
     "nfnet_f4": (512, 0.951), "nfnet_f5": (544, 0.954), "nfnet_f6": (576, 0.956),
 }
+PEERS = {name: ("timm", f"dm_{name}") for name in ("nfnet_f0", "nfnet_f1")}  # the larger ones: tests/parity, slow
+
 for _name, (_size, _fraction) in _SIZES.items():
     models.add(NFNet, {_name: VARIANTS[_name]}, WEIGHTS, family="nfnet", task="classification", published=PUBLISHED,
-               origins={"timm": from_timm},
+               origins={"timm": from_timm}, peers=PEERS,
                paper="Brock, De, Smith, Simonyan: High-Performance Large-Scale Image Recognition Without "
                      "Normalization, ICML 2021, arXiv:2102.06171",
                preprocessing={"size": (_size, _size), "resize": "crop", "crop_fraction": _fraction,
