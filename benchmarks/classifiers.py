@@ -5,7 +5,7 @@
 Eager mode, float32, one thread, processor time (another process on the machine lengthens it little). The two sides hold
 equal weights, get equal images and alternate in one process; the median of the per-round ratios (the peer's time over
 ours: above 1 we are faster) is kept. A training step is forward, cross-entropy, backward; no optimizer, which would be
-the same for both. Memory is the peak of a fresh process that takes three training steps at the largest batch.
+the same for both. Memory is the most that a training step at the largest batch holds at one time beyond the weights.
 Exit code 1 when a ratio is below 0.97, the geometric mean below 1 or our memory more than 1 % above the peer's.
 Needs the extra 'parity'. Results: benchmarks/results/classifiers.json
 """
@@ -13,10 +13,10 @@ Needs the extra 'parity'. Results: benchmarks/results/classifiers.json
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import math
 import statistics
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -33,11 +33,12 @@ from visus.run.models import create_model, load_weights
 FAMILIES = {  # ours -> (package, its name)
     "resnet50": ("timm", "resnet50"), "resnet18": ("torchvision", "resnet18"),
     "resnext50_32x4d": ("timm", "resnext50_32x4d"),
-    "vgg11_bn": ("timm", "vgg11_bn"), "densenet121": ("timm", "densenet121"), "inception_v3": ("timm", "inception_v3"),
+    "vgg11_bn": ("torchvision", "vgg11_bn"), "densenet121": ("timm", "densenet121"),
+    "inception_v3": ("timm", "inception_v3"),
     "googlenet": ("torchvision", "googlenet"), "squeezenet1_1": ("torchvision", "squeezenet1_1"),
     "mobilenet_v2": ("timm", "mobilenetv2_100"), "mobilenet_v3_large": ("timm", "mobilenetv3_large_100"),
     "shufflenet_v2_x1_0": ("torchvision", "shufflenet_v2_x1_0"), "efficientnet_b0": ("timm", "efficientnet_b0"),
-    "regnet_y_800mf": ("timm", "regnety_008"), "convnext_tiny": ("timm", "convnext_tiny"),
+    "regnet_y_800mf": ("timm", "regnety_008_tv"), "convnext_tiny": ("timm", "convnext_tiny"),
     "seresnet50": ("timm", "seresnet50"), "repvgg_a0": ("timm", "repvgg_a0"), "xception": ("timm", "legacy_xception"),
     "alexnet": ("torchvision", "alexnet"),
 }
@@ -70,8 +71,8 @@ def forward(model: nn.Module, images: torch.Tensor, labels: torch.Tensor) -> Non
         model(images)
 
 
-def measure(name: str, image_size: int, batches: list[int], rounds: int) -> dict[str, dict[str, float]]:
-    ours, theirs = pair(name)
+def measure(ours: nn.Module, theirs: nn.Module, image_size: int, batches: list[int],
+            rounds: int) -> dict[str, dict[str, float]]:
     generator = torch.Generator().manual_seed(0)
     found = {}
     for what, work in (("forward", forward), ("step", step)):
@@ -105,40 +106,21 @@ def measure(name: str, image_size: int, batches: list[int], rounds: int) -> dict
     return found
 
 
-def peak_memory(name: str, side: str, image_size: int, batch: int) -> float:
-    """Peak of a fresh process over what it holds before the model is built, in MiB."""
-    done = subprocess.run([sys.executable, __file__, "--memory", name, side, str(image_size), str(batch)],
-                          capture_output=True, text=True, check=True)
-    return float(done.stdout)
-
-
-def print_memory(name: str, side: str, image_size: int, batch: int) -> None:
-    package, theirs_name = FAMILIES[name]
-    load_peer("timm")  # both sides load the same libraries
-    torch.manual_seed(0)
-    Path("/proc/self/clear_refs").write_text("5")  # forget the peak of importing
-    before = peak_kib()
-    if side == "ours":
-        model = create_model(name, **BARE.get(name, {}))
-    else:
-        model = pair(name)[1] if name == "googlenet" else peer_model(package, theirs_name)
+def peak_memory(model: nn.Module, image_size: int, batch: int) -> float:
+    """Most bytes that a training step holds at one time beyond weights and images, in MiB, by torch's own records."""
     images, labels = torch.randn(batch, 3, image_size, image_size), torch.randint(0, 1000, (batch,))
     model.train()
-    for _ in range(3):
+    step(model, images, labels)
+    model.zero_grad(set_to_none=True)
+    with torch.profiler.profile(activities=[torch.profiler.ProfilerActivity.CPU], profile_memory=True) as profile:
         step(model, images, labels)
-    print((peak_kib() - before) / 1024)
-
-
-def peak_kib() -> int:
-    """Peak of resident memory; ru_maxrss would start from the parent's."""
-    return int(Path("/proc/self/status").read_text().split("VmHWM:")[1].split()[0])
+    records = sorted((event.start_ns(), event.nbytes()) for event in profile.profiler.kineto_results.events()
+                     if event.name() == "[memory]")
+    held = itertools.accumulate(size for _, size in records)
+    return max(held) / 2**20
 
 
 def main() -> int:
-    if sys.argv[1:2] == ["--memory"]:
-        torch.set_num_threads(1)
-        print_memory(sys.argv[2], sys.argv[3], int(sys.argv[4]), int(sys.argv[5]))
-        return 0
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--families", default=",".join(FAMILIES))
     parser.add_argument("--image-size", type=int, default=128)
@@ -151,8 +133,10 @@ def main() -> int:
     results, ratios, worst_memory = {}, [], 0.0
     for name in arguments.families.split(","):
         size = SIZES.get(name, arguments.image_size)
-        found = measure(name, size, batches, arguments.rounds)
-        memory = {side: round(peak_memory(name, side, size, batches[-1]), 1) for side in ("ours", "theirs")}
+        ours, theirs = pair(name)
+        found = measure(ours, theirs, size, batches, arguments.rounds)
+        memory = {side: round(peak_memory(model, size, batches[-1]), 2)
+                  for side, model in (("ours", ours), ("theirs", theirs))}
         ratios += [row["speed against the peer"] for row in found.values()]
         worst_memory = max(worst_memory, memory["ours"] / memory["theirs"])
         results[name] = {"peer": " ".join(FAMILIES[name]), "image_size": size, **found, "peak MiB": memory}
