@@ -159,3 +159,24 @@ def test_the_mean_of_an_origin_of_its_own_is_used():
 
     assert preprocessing_of("vit_base_16", "torchvision")["mean"] == (0.485, 0.456, 0.406)
     assert preprocessing_of("vit_base_16", "timm")["mean"] == (0.5, 0.5, 0.5)
+
+
+def test_a_frozen_backbone_keeps_every_bit_and_the_classifier_learns(tmp_path):
+    import visus
+
+    torch.manual_seed(0)
+    first = create_model("resnet20", num_classes=10, in_channels=1)
+    write_state_dict(tmp_path / "w.safetensors", first.state_dict())
+    run = visus.train("digits", out=tmp_path / "run", progress=False, values={
+        "model.name": "resnet20", "model.weights": str(tmp_path / "w.safetensors"), "model.freeze": "backbone",
+        "train.epochs": 1, "train.ema": None, "train.layout": "contiguous", "train.threads": 1})
+    after = run.model.state_dict()
+    changed = {name for name, tensor in first.state_dict().items() if not torch.equal(tensor, after[name])}
+    assert changed == {"fc.weight", "fc.bias"}
+
+
+def test_a_frozen_backbone_without_weights_is_refused(tmp_path):
+    import visus
+
+    with pytest.raises(UserError, match="frozen network needs weights"):
+        visus.train("digits", out=tmp_path / "run", progress=False, values={"model.freeze": "backbone"})

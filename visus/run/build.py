@@ -22,7 +22,7 @@ from visus.optim.ema import EMA
 from visus.optim.parameter_groups import parameter_groups
 from visus.optim.schedules import Schedule, schedule
 from visus.run.display import Display
-from visus.run.models import make_model
+from visus.run.models import freeze_backbone, make_model
 from visus.run.pretrained import preprocessing_of
 from visus.run.recipe import Recipe
 from visus.tasks.classification import Classification, MultiLabel
@@ -102,6 +102,8 @@ def build_model(recipe: Recipe, preprocessing: Preprocessing, num_classes: int,
         model, notes = make_model(recipe.model.name, num_classes=num_classes, in_channels=preprocessing.channels,
                                   image_size=height, weights=recipe.model.weights, origin=recipe.model.origin,
                                   progress=progress, **config)
+    if recipe.model.freeze == "backbone":
+        notes = [*notes, freeze_backbone(model)]
     for note in notes if display is not None else ():
         display.say("weights", note)
     if height != width and hasattr(model.config, "image_size"):

@@ -126,7 +126,7 @@ def _optimization(recipe: Recipe, facts: Facts, model: str, side: int, values: d
         # nets without batch norm diverge at that rate: a tenth, as their papers have it (Krizhevsky et al. 2012)
         peak = 0.01 if plain else 0.1
         lr = peak * effective / 128 if optimizer == "sgd" else 1e-3 * math.sqrt(effective / 128)
-        if recipe.model.weights is not None:
+        if recipe.model.weights is not None and recipe.model.freeze == "none":
             lr *= FINE_TUNING
         values["optimizer.lr"] = float(f"{lr:.3g}")
         reasons.append(f"{optimizer}, peak learning rate {lr:.3g}, {recipe.schedule.name} schedule")

@@ -204,6 +204,16 @@ def _shaped_by(model: Any, **changed: int) -> list[str]:
     return [name for name, tensor in model.state_dict().items() if other[name].shape != tensor.shape]
 
 
+def freeze_backbone(model: Any) -> str:
+    """Let only the classifier train: the parameters whose shapes depend on the number of classes. Returns what was
+    done."""
+    head = set(_shaped_by(model, num_classes=model.config.num_classes + 1))
+    for name, parameter in model.named_parameters():
+        parameter.requires_grad_(name in head)
+    frozen = sum(not parameter.requires_grad for parameter in model.parameters())
+    return f"{frozen} parameter tensors are frozen; {_listed(sorted(head))} train"
+
+
 def describe_model(model: str | nn.Module, image_size: int | None = None) -> ModelSummary:
     """Layers, shapes, parameters, MACs, activation memory and receptive fields for one square image.
 

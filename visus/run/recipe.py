@@ -54,6 +54,7 @@ class Model(Section):
     name: str = Field("auto", description="A registered name: see `visus models`")
     config: dict[str, Any] = Field(default_factory=dict, description="Fields of the model's config to override")
     weights: str | None = Field(None, description="Start from: a file, or a public origin: torchvision, timm")
+    freeze: Literal["none", "backbone"] = Field("none", description="Keep the weights of all but the classifier")
     origin: str = Field("visus", description="Whose parameter names the file has: visus, torchvision, timm")
 
 

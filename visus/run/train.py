@@ -340,6 +340,10 @@ def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 def _named_weights(recipe: Recipe) -> Recipe:
     """The origin of weights that are given by its name; weights need a model that is named too."""
     if recipe.model.weights is None:
+        if recipe.model.freeze != "none":
+            raise RecipeError("a frozen network needs weights that have learnt something",
+                              where=f"model.freeze={recipe.model.freeze}",
+                              remedy="Give them: --weights torchvision, or a file")
         return recipe
     if recipe.model.name == "auto":
         raise RecipeError("weights belong to one model", where=f"model.weights={recipe.model.weights}",

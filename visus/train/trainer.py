@@ -28,6 +28,7 @@ from visus.optim.schedules import Schedule
 from visus.train.checkpoint import CheckpointStore, rng_state, set_rng_state
 from visus.train.contracts import BatchSource, TrainingTask
 from visus.train.locate import first_nonfinite
+from visus.train.mode import train_mode
 from visus.train.stop import StopRequest
 
 
@@ -158,7 +159,7 @@ class Trainer:
         position = self.position
         self._epoch_started, self._epoch_images = time.perf_counter(), 0
         self._window = Window()
-        self.model.train()
+        train_mode(self.model)
         batches = self.batches.epoch(position.epoch, position.batch)
         try:
             while True:

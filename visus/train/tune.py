@@ -15,6 +15,7 @@ import torch
 from torch import nn
 
 from visus.core.batch import ImageBatch
+from visus.train.mode import train_mode
 
 SLOW_STEP_S = 4.0  # above this the timing would cost more than it can win in a short run
 GIVE_UP = 5.0      # a first step so many times slower than the best so far is not tried again
@@ -69,7 +70,8 @@ def _seconds(model: nn.Module, loss: Callable[[nn.Module, ImageBatch], tuple], b
              threads: int, limit: float) -> float:
     """The faster of two steps, after one that is not counted; that one alone when it takes longer than `limit`."""
     torch.set_num_threads(threads)
-    model = copy.deepcopy(model).train()
+    model = copy.deepcopy(model)
+    train_mode(model)
     if channels_last:
         model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = make_optimizer(model)
