@@ -2,7 +2,8 @@
 
   visus models --search resnet              names, parameters, published accuracy
   visus models show resnet50                output shapes, parameters, MACs, memory, receptive field of every layer
-  visus models show alexnet --table         the courses' table of weights and MACs, each printed figure judged"""
+  visus models show alexnet --table         the courses' table of weights and MACs, each printed figure judged
+  visus models chart --out models.svg       published accuracy by operations, area by parameters"""
 
 from __future__ import annotations
 
@@ -10,7 +11,7 @@ import argparse
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("action", nargs="?", choices=("list", "show"), default="list", help="default: list")
+    parser.add_argument("action", nargs="?", choices=("list", "show", "chart"), default="list", help="default: list")
     parser.add_argument("name", nargs="?", metavar="NAME", help="show: the model's registered name")
     parser.add_argument("--task", metavar="NAME", help="only models for this task, such as classification")
     parser.add_argument("--family", metavar="NAME", help="only this family, such as resnet")
@@ -18,6 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--image-size", type=int, metavar="PX", help="show: side of the input image")
     parser.add_argument("--table", action="store_true", help="show: weights, MACs and memory of the layers that have "
                         "them, beside the figures of published tables")
+    parser.add_argument("--out", metavar="FILE", default="models.svg", help="chart: the SVG to write; default: models.svg")
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
@@ -29,9 +31,9 @@ def run(arguments: argparse.Namespace) -> int:
             raise UserError("which model?", where="visus models show", remedy="For example: visus models show resnet18")
         return _layer_tables(arguments) if arguments.table else _show(arguments)
     if arguments.name is not None:
-        raise UserError("takes no name", where=f"visus models list {arguments.name}",
+        raise UserError("takes no name", where=f"visus models {arguments.action} {arguments.name}",
                         remedy=f"Did you mean: visus models --search {arguments.name}?")
-    return _list(arguments)
+    return _chart(arguments) if arguments.action == "chart" else _list(arguments)
 
 
 def _list(arguments: argparse.Namespace) -> int:
@@ -57,6 +59,14 @@ def _list(arguments: argparse.Namespace) -> int:
     console = Console(highlight=False)
     console.print(table)
     console.print(f"\n{len(rows)} models. top-1: published, in percent. One of them: visus models show NAME")
+    return 0
+
+
+def _chart(arguments: argparse.Namespace) -> int:
+    from visus.run.models import chart_models
+
+    path, count = chart_models(arguments.out, task=arguments.task, family=arguments.family, search=arguments.search)
+    print(f"{count} models on {path}")
     return 0
 
 

@@ -65,6 +65,23 @@ def list_models(task: str | None = None, family: str | None = None,
                   key=lambda row: (row.family, row.params, row.name))
 
 
+def chart_models(out: str | Path, task: str | None = None, family: str | None = None,
+                 search: str | None = None) -> tuple[Path, int]:
+    """Draw published ImageNet accuracy by operations and parameters of the models that `list_models` finds, as SVG.
+    Returns the path and how many are on it. Raises UserError where none of them states an ImageNet accuracy."""
+    from visus.core.files import write_text
+    from visus.report.model_chart import model_chart, shown
+
+    known = passports()
+    chosen = [known[row.name] for row in list_models(task, family, search)]
+    count = sum(map(shown, chosen))
+    if not count:
+        raise UserError("none of these models states a published ImageNet accuracy",
+                        where=f"family={family!r}, search={search!r}", remedy="Leave the filters out")
+    write_text(out, model_chart(chosen))
+    return Path(out), count
+
+
 def create_model(name: str, *, num_classes: int | None = None, in_channels: int | None = None,
                  image_size: int | None = None, weights: str | Path | Mapping[str, Tensor] | None = None,
                  origin: str = "visus", **config: Any) -> nn.Module:
