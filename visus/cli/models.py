@@ -19,7 +19,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--image-size", type=int, metavar="PX", help="show: side of the input image")
     parser.add_argument("--table", action="store_true", help="show: weights, MACs and memory of the layers that have "
                         "them, beside the figures of published tables")
-    parser.add_argument("--out", metavar="FILE", default="models.svg", help="chart: the SVG to write; default: models.svg")
+    parser.add_argument("--out", metavar="FILE", default="models.svg", help="chart: SVG to write; default: models.svg")
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
