@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from tools.peers import load_peer
+from visus.models import registry
 from visus.run.models import create_model, load_weights
 
 VIT = {"image_size": 32, "patch_size": 8, "depth": 2, "num_classes": 6, "dim": 48, "num_heads": 4}
@@ -77,14 +78,14 @@ def torchvision_vit() -> nn.Module:
                              num_classes=6)
 
 
-def wide_resnet14() -> nn.Module:
+def bottlenecks(depths: tuple[int, ...], **options: int) -> nn.Module:
     try:
         load_peer("torchvision")
     except ImportError as error:
         pytest.skip(str(error))
     from torchvision.models.resnet import Bottleneck, ResNet
 
-    return ResNet(Bottleneck, [1, 1, 1, 1], num_classes=6, width_per_group=128)
+    return ResNet(Bottleneck, list(depths), num_classes=6, **options)
 
 
 def shallow_resnet(block: str, **options) -> nn.Module:
@@ -203,7 +204,13 @@ ROWS = {  # test id -> (name, config, origin, peer's maker, size)
     "resnext50-torchvision": ("resnext50_32x4d", {"num_classes": 6}, "torchvision",
                               lambda: peer("torchvision", "resnext50_32x4d", num_classes=6), 64),
     "wide-resnet50-torchvision": ("wide_resnet50_2", {"num_classes": 6, "depths": (1, 1, 1, 1)}, "torchvision",
-                                  wide_resnet14, 64),
+                                  partial(bottlenecks, (1, 1, 1, 1), width_per_group=128), 64),
+    "wide-resnet101-torchvision": ("wide_resnet101_2", {"num_classes": 6, "depths": (1, 2, 1, 1)}, "torchvision",
+                                   partial(bottlenecks, (1, 2, 1, 1), width_per_group=128), 64),
+    "resnext101-torchvision": ("resnext101_32x8d", {"num_classes": 6, "depths": (1, 1, 2, 1)}, "torchvision",
+                               partial(bottlenecks, (1, 1, 2, 1), groups=32, width_per_group=8), 64),
+    "mobilenet_v1-wide-timm": ("mobilenet_v1", {"num_classes": 6, "width": 1.25}, "timm",
+                               partial(peer, "timm", "mobilenetv1_125", num_classes=6), 64),
     "convnext_ladder-first-torchvision": ("convnext_ladder_0_resnet50", {"num_classes": 6}, "torchvision",
                                           lambda: peer("torchvision", "resnet50", num_classes=6), 64),
     "convnext_ladder-last-torchvision": ("convnext_ladder_12_separate_downsampling", CONVNEXT, "torchvision",
@@ -250,6 +257,7 @@ ROWS = {  # test id -> (name, config, origin, peer's maker, size)
                                               down_kernel_size=3, block_reduce_first=2,
                                               block_args={"attn_layer": "se"}), 64),
     "vit-timm": ("vit_tiny_16", VIT, "timm", lambda: peer("timm", "vit_tiny_patch16_224", **TIMM_VIT), 32),
+    "vit-small-timm": ("vit_small_16", VIT, "timm", lambda: peer("timm", "vit_small_patch16_224", **TIMM_VIT), 32),
     "vit-torchvision": ("vit_tiny_16", VIT, "torchvision", torchvision_vit, 32),
     "mobilenet_v2-torchvision": ("mobilenet_v2", {"num_classes": 6, "dropout": 0.0}, "torchvision",
                                      lambda: peer("torchvision", "mobilenet_v2", num_classes=6, dropout=0.0), 64),
@@ -389,6 +397,17 @@ FULL = {
     **{name: (name, "torchvision", name, 64)
        for name in ("densenet121", "densenet161", "densenet169", "densenet201")},
 }
+
+
+def test_two_variants_of_every_family_that_a_peer_has_are_compared():
+    families: dict[str, tuple[set[str], set[str]]] = {}
+    compared = {row[0] for row in ROWS.values()}
+    for entry in registry.entries():
+        with_peer, rows = families.setdefault(entry.about["family"], (set(), set()))
+        with_peer |= {entry.name} & set(entry.about.get("peers", {}))
+        rows |= {entry.name} & compared
+    for family, (with_peer, rows) in families.items():
+        assert len(rows) >= min(2, len(with_peer)), f"{family}: {sorted(rows)} of {sorted(with_peer)}"
 
 
 def randomise(model: nn.Module) -> None:

@@ -56,7 +56,9 @@ def weights_file(name: str, origin: str, progress: Callable[[int, int | None], N
     about = known[origin]
     file = str(about["file"])
     url = about.get("url") or (ADDRESSES[origin].format(file=file) if origin in ADDRESSES else None)
-    leaf = file if Path(file).suffix in (".pth", ".pt", ".safetensors") else f"{file}.safetensors"
+    leaf = file
+    if not file.endswith((".pth", ".pt", ".safetensors")):
+        leaf += ".pt" if str(about.get("url", "")).endswith(".bin") else ".safetensors"
     mirror = os.environ.get("VISUS_MIRROR")
     if mirror:
         url = f"{mirror.rstrip('/')}/{origin}/{leaf}"

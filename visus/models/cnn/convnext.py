@@ -2,7 +2,7 @@
 
 Paper: Liu, Mao, Wu, Feichtenhofer, Darrell, Xie, A ConvNet for the 2020s, CVPR 2022, arXiv:2201.03545. A block is a
 depthwise 7 x 7 convolution that mixes places, then an MLP in each place that mixes channels, with one layer norm and
-one GELU in all. Parameters carry torchvision's names; `from_timm` reads timm's.
+one GELU in all. Parameters carry torchvision's names; `from_timm` reads timm's, `from_transformers` transformers'.
 forward: images [B, C, H, W], normalised, H and W of at least 32 -> logits [B, num_classes].
 """
 
@@ -132,6 +132,29 @@ def from_timm(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return out
 
 
+_FROM_TRANSFORMERS = (
+    (r"^classifier\.", "classifier.2."), (r"^convnext\.layernorm\.", "classifier.0."),
+    (r"^convnext\.embeddings\.patch_embeddings\.", "features.0.0."),
+    (r"^convnext\.embeddings\.layernorm\.", "features.0.1."), (r"\.layer_scale_parameter$", ".layer_scale"),
+    (r"\.dwconv\.", ".block.0."), (r"\.layernorm\.", ".block.2."), (r"\.pwconv1\.", ".block.3."),
+    (r"\.pwconv2\.", ".block.5."))
+
+
+def from_transformers(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """transformers' names and shapes (ConvNextForImageClassification) -> ours. Its last layer norm has an epsilon of
+    1e-12 by its config, ours the authors' 1e-6."""
+    out = {}
+    for name, tensor in state.items():
+        for theirs, ours in _FROM_TRANSFORMERS:
+            name = re.sub(theirs, ours, name)
+        name = re.sub(r"^convnext\.encoder\.stages\.(\d+)\.downsampling_layer",
+                      lambda match: f"features.{2 * int(match[1])}", name)
+        name = re.sub(r"^convnext\.encoder\.stages\.(\d+)\.layers",
+                      lambda match: f"features.{2 * int(match[1]) + 1}", name)
+        out[name] = tensor.reshape(-1, 1, 1) if name.endswith(".layer_scale") else tensor  # [dim] -> [dim, 1, 1]
+    return out
+
+
 VARIANTS = {
     "convnext_tiny": {"depths": (3, 3, 9, 3), "dims": (96, 192, 384, 768)},
     "convnext_small": {"depths": (3, 3, 27, 3), "dims": (96, 192, 384, 768)},
@@ -180,9 +203,16 @@ WEIGHTS = {
     "convnext_large": {"torchvision": {"file": "convnext_large-ea097f82.pth", "licence": _LICENCE},
                       "timm": {"file": "convnext_large.fb_in1k", "licence": _TIMM_LICENCE}},
 }
+for _size in ("tiny", "small", "base", "large"):  # torch files: not all are there as safetensors
+    WEIGHTS[f"convnext_{_size}"]["transformers"] = {
+        "file": f"facebook/convnext-{_size}-224",
+        "url": f"https://huggingface.co/facebook/convnext-{_size}-224/resolve/main/pytorch_model.bin",
+        "licence": "Apache-2.0 (Meta's model card; Meta's code is MIT); trained on ImageNet-1k",
+        "preprocessing": {"interpolation": "bicubic", "crop_fraction": 0.875}}
 
 models.add(ConvNeXt, VARIANTS, WEIGHTS, family="convnext", task="classification", published=PUBLISHED,
-           origins={"torchvision": dict, "timm": from_timm}, peers={name: ("torchvision", name) for name in VARIANTS},
+           origins={"torchvision": dict, "timm": from_timm, "transformers": from_transformers},
+           peers={name: ("torchvision", name) for name in VARIANTS},
            paper="Liu, Mao, Wu, Feichtenhofer, Darrell, Xie: A ConvNet for the 2020s, CVPR 2022, arXiv:2201.03545",
            # torchvision's weights were measured with images resized to 236 (tiny), 230 (small) and 232, cropped to 224
            preprocessing={"size": (224, 224), "resize": "crop", "crop_fraction": 224 / 232})

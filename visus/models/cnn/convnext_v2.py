@@ -9,6 +9,7 @@ forward: images [B, C, H, W], normalised, H and W of at least 32 -> logits [B, n
 
 from __future__ import annotations
 
+import re
 from collections import OrderedDict
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -139,6 +140,26 @@ def from_timm(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
             for name, tensor in state.items()}
 
 
+_FROM_TRANSFORMERS = (
+    (r"^classifier\.", "head.fc."), (r"^convnextv2\.layernorm\.", "head.norm."),
+    (r"^convnextv2\.embeddings\.patch_embeddings\.", "stem.0."), (r"^convnextv2\.embeddings\.layernorm\.", "stem.1."),
+    (r"^convnextv2\.encoder\.", ""), (r"\.downsampling_layer\.", ".downsample."), (r"\.layers\.", ".blocks."),
+    (r"\.dwconv\.", ".conv_dw."), (r"\.layernorm\.", ".norm."), (r"\.pwconv1\.", ".mlp.fc1."),
+    (r"\.grn\.", ".mlp.grn."), (r"\.grn\.gamma$", ".grn.weight"), (r"\.grn\.beta$", ".grn.bias"),  # as at first
+    (r"\.pwconv2\.", ".mlp.fc2."))
+
+
+def from_transformers(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """transformers' tensors (ConvNextV2ForImageClassification) -> ours. Its last layer norm has an epsilon of 1e-12
+    by its config, ours the authors' 1e-6."""
+    out = {}
+    for name, tensor in state.items():
+        for theirs, ours in _FROM_TRANSFORMERS:
+            name = re.sub(theirs, ours, name)
+        out[name] = tensor.flatten() if ".mlp.grn." in name else tensor  # [1, 1, 1, dim] -> [dim]
+    return out
+
+
 VARIANTS = {
     "convnext_v2_atto": {"depths": (2, 2, 6, 2), "dims": (40, 80, 160, 320)},
     "convnext_v2_femto": {"depths": (2, 2, 6, 2), "dims": (48, 96, 192, 384)},
@@ -191,9 +212,14 @@ WEIGHTS = {
     "convnext_v2_large": {"timm": {"file": "convnextv2_large.fcmae_ft_in1k", "licence": _LICENCE}},
     "convnext_v2_huge": {"timm": {"file": "convnextv2_huge.fcmae_ft_in1k", "licence": _LICENCE}},
 }
+for _size in ("atto", "femto", "pico", "nano", "tiny", "base", "large", "huge"):
+    WEIGHTS[f"convnext_v2_{_size}"]["transformers"] = {
+        "file": f"facebook/convnextv2-{_size}-1k-224",
+        "licence": "CC-BY-NC-4.0 (Meta, though the model card says Apache-2.0): not for commercial use; "
+                   "trained on ImageNet-1k"}
 
 models.add(ConvNeXtV2, VARIANTS, WEIGHTS, family="convnext_v2", task="classification", published=PUBLISHED,
-           origins={"timm": from_timm},
+           origins={"timm": from_timm, "transformers": from_transformers},
            # two of the huge size in float64 want 14 GB: the slow parity test compares it
            peers={name: ("timm", name.replace("convnext_v2", "convnextv2")) for name in list(VARIANTS)[:-1]},
            paper="Woo, Debnath, Hu, Chen, Liu, Kweon, Xie: ConvNeXt V2: Co-designing and Scaling ConvNets with Masked "

@@ -159,6 +159,27 @@ def from_timm(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return out
 
 
+_TRANSFORMERS_LAYERS = {"embedder.embedder.convolution": "stem.0", "embedder.embedder.normalization": "stem.1",
+                        "classifier.1": "fc"}
+_TRANSFORMERS_PARTS = {"shortcut": "proj", "layer.0": "f.a", "layer.1": "f.b", "layer.2": "f.c", "layer.3": "f.c",
+                       "layer.2.attention.0": "f.se.fc1", "layer.2.attention.2": "f.se.fc2"}
+_TRANSFORMERS_ENDS = {"convolution": ".0", "normalization": ".1", None: ""}
+
+
+def from_transformers(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A transformers state dict (RegNetForImageClassification) under our names. Its widths are those of the paper's
+    code: the three variants that the departure names have no such file."""
+    out = {}
+    for name, tensor in state.items():
+        layer, _, leaf = name.removeprefix("regnet.").rpartition(".")
+        found = re.fullmatch(r"encoder\.stages\.(\d+)\.layers\.(\d+)\.(.+?)(?:\.(convolution|normalization))?", layer)
+        if found:
+            stage, part = int(found[1]) + 1, _TRANSFORMERS_PARTS.get(found[3], found[3])
+            layer = f"trunk_output.block{stage}.block{stage}-{found[2]}.{part}{_TRANSFORMERS_ENDS[found[4]]}"
+        out[f"{_TRANSFORMERS_LAYERS.get(layer, layer)}.{leaf}"] = tensor
+    return out
+
+
 VARIANTS = {
     "regnet_x_400mf": {"depth": 22, "w_0": 24, "w_a": 24.48, "w_m": 2.54, "group_width": 16},
     "regnet_x_800mf": {"depth": 16, "w_0": 56, "w_a": 35.73, "w_m": 2.28, "group_width": 16},
@@ -308,10 +329,23 @@ _TIMM_FILES = {
     "regnet_y_16gf": {"file": "regnety_160.pycls_in1k", **_PYCLS_FILE},
     "regnet_y_32gf": {"file": "regnety_320.pycls_in1k", **_PYCLS_FILE},
 }
+_TRANSFORMERS_FILES = {
+    "regnet_x_800mf": "facebook/regnet-x-008", "regnet_x_1_6gf": "facebook/regnet-x-016",
+    "regnet_x_3_2gf": "facebook/regnet-x-032", "regnet_x_8gf": "facebook/regnet-x-080",
+    "regnet_x_16gf": "facebook/regnet-x-160", "regnet_x_32gf": "facebook/regnet-x-320",
+    "regnet_y_400mf": "facebook/regnet-y-004", "regnet_y_1_6gf": "facebook/regnet-y-016",
+    "regnet_y_3_2gf": "facebook/regnet-y-032", "regnet_y_16gf": "facebook/regnet-y-160",
+    "regnet_y_32gf": "facebook/regnet-y-320",
+}
 WEIGHTS = {name: {**files, "timm": _TIMM_FILES[name]} for name, files in _TORCHVISION_FILES.items()}
+for _name, _file in _TRANSFORMERS_FILES.items():  # torch files: not all are there as safetensors
+    WEIGHTS[_name]["transformers"] = {
+        "file": _file, "url": f"https://huggingface.co/{_file}/resolve/main/pytorch_model.bin",
+        "licence": "Apache-2.0 (Meta's model card; the weights are timm's); trained on ImageNet-1k",
+        "preprocessing": {"interpolation": "bicubic"}}
 
 models.add(RegNet, VARIANTS, WEIGHTS, family="regnet", task="classification", published=PUBLISHED,
-           origins={"torchvision": dict, "timm": from_timm},
+           origins={"torchvision": dict, "timm": from_timm, "transformers": from_transformers},
            peers={name: ("torchvision", name) for name in VARIANTS},
            paper="Radosavovic, Kosaraju, Girshick, He, Dollar: Designing Network Design Spaces, CVPR 2020, "
                  "arXiv:2003.13678",

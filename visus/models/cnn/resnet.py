@@ -7,13 +7,14 @@ Transformations for Deep Neural Networks (ResNeXt), CVPR 2017, arXiv:1611.05431:
 bottleneck is split into groups. Zagoruyko, Komodakis, Wide Residual Networks, BMVC 2016, arXiv:1605.07146: it
 is twice as wide. Departure: a bottleneck that halves its maps does so in its 3 x 3 convolution, not in its
 first 1 x 1 (known as v1.5), as the public weights and the ResNeXt paper do. Parameters carry torchvision's
-names, which timm shares.
+names, which timm shares; `from_transformers` renames transformers'.
 forward: images [B, C, H, W], normalised -> logits [B, num_classes].
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
 
@@ -183,6 +184,29 @@ def _stage(block: Callable[[int, int, int], nn.Module], in_dim: int, dim: int, o
     return nn.Sequential(block(in_dim, dim, stride), *[block(out_dim, dim, 1) for _ in range(depth - 1)])
 
 
+_TRANSFORMERS_LAYERS = {"embedder.embedder.convolution": "conv1", "embedder.embedder.normalization": "bn1",
+                        "classifier.1": "fc", "shortcut.convolution": "downsample.0",
+                        "shortcut.normalization": "downsample.1"}
+
+
+def from_transformers(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A transformers state dict (ResNetForImageClassification) under our names; the values are the same. Of models
+    with downsample_in_bottleneck, which stride in the first 1 x 1, the names fit too, but the outputs do not."""
+    out = {}
+    for name, tensor in state.items():
+        layer, _, leaf = name.removeprefix("resnet.").rpartition(".")
+        place = re.fullmatch(r"encoder\.stages\.(\d+)\.layers\.(\d+)\.(.+)", layer)
+        layer = place[3] if place else layer
+        part = re.fullmatch(r"layer\.(\d+)\.(convolution|normalization)", layer)
+        layer = _TRANSFORMERS_LAYERS.get(layer, layer)
+        if part:
+            layer = f"{'conv' if part[2] == 'convolution' else 'bn'}{int(part[1]) + 1}"
+        if place:
+            layer = f"layer{int(place[1]) + 1}.{place[2]}.{layer}"
+        out[f"{layer}.{leaf}"] = tensor
+    return out
+
+
 VARIANTS = {
     "resnet18": {"block": "basic", "depths": (2, 2, 2, 2)},
     "resnet34": {"block": "basic", "depths": (3, 4, 6, 3)},
@@ -221,12 +245,21 @@ PUBLISHED = {
 }
 
 _LICENCE = "BSD-3-Clause (torchvision); trained on ImageNet-1k"
+_HUB = {"licence": "Apache-2.0 (Microsoft's model card; the weights are timm's); trained on ImageNet-1k",
+        "preprocessing": {"interpolation": "bicubic"}}
 WEIGHTS = {
-    "resnet18": {"torchvision": {"file": "resnet18-f37072fd.pth", "licence": _LICENCE}},
-    "resnet34": {"torchvision": {"file": "resnet34-b627a593.pth", "licence": _LICENCE}},
-    "resnet50": {"torchvision": {"file": "resnet50-0676ba61.pth", "licence": _LICENCE}},
-    "resnet101": {"torchvision": {"file": "resnet101-63fe2227.pth", "licence": _LICENCE}},
-    "resnet152": {"torchvision": {"file": "resnet152-394f9c45.pth", "licence": _LICENCE}},
+    "resnet18": {"torchvision": {"file": "resnet18-f37072fd.pth", "licence": _LICENCE},
+                 "transformers": {"file": "microsoft/resnet-18", **_HUB}},
+    "resnet34": {"torchvision": {"file": "resnet34-b627a593.pth", "licence": _LICENCE},
+                 "transformers": {"file": "microsoft/resnet-34", **_HUB}},
+    "resnet50": {"torchvision": {"file": "resnet50-0676ba61.pth", "licence": _LICENCE},
+                 "transformers": {"file": "microsoft/resnet-50", **_HUB}},
+    "resnet101": {"torchvision": {"file": "resnet101-63fe2227.pth", "licence": _LICENCE},
+                  "transformers": {  # published as a torch file alone
+                      "file": "microsoft/resnet-101", **_HUB,
+                      "url": "https://huggingface.co/microsoft/resnet-101/resolve/main/pytorch_model.bin"}},
+    "resnet152": {"torchvision": {"file": "resnet152-394f9c45.pth", "licence": _LICENCE},
+                  "transformers": {"file": "microsoft/resnet-152", **_HUB}},
 }
 
 OPTION_VARIANTS = {
@@ -304,9 +337,21 @@ WIDE_WEIGHTS = {
     "wide_resnet101_2": {"torchvision": {"file": "wide_resnet101_2-32ee1156.pth", "licence": _LICENCE}},
 }
 
+_TIMM_FILES = {
+    "resnet18": "resnet18.a1_in1k", "resnet34": "resnet34.a1_in1k", "resnet50": "resnet50.a1_in1k",
+    "resnet101": "resnet101.a1h_in1k", "resnet152": "resnet152.a1h_in1k",
+    "resnext50_32x4d": "resnext50_32x4d.a1h_in1k", "resnext101_32x8d": "resnext101_32x8d.tv_in1k",
+    "resnext101_64x4d": "resnext101_64x4d.c1_in1k", "wide_resnet50_2": "wide_resnet50_2.racm_in1k",
+    "wide_resnet101_2": "wide_resnet101_2.tv_in1k",
+}
+for _files in (WEIGHTS, RESNEXT_WEIGHTS, WIDE_WEIGHTS):
+    for _name in _files:
+        _licence = _LICENCE if ".tv_" in _TIMM_FILES[_name] else "Apache-2.0 (timm); trained on ImageNet-1k"
+        _files[_name]["timm"] = {"file": _TIMM_FILES[_name], "licence": _licence}
+
 _PREPROCESSING = {"size": (224, 224), "resize": "crop", "crop_fraction": 0.875}
 models.add(ResNet, VARIANTS, WEIGHTS, family="resnet", task="classification", published=PUBLISHED,
-           origins={"torchvision": dict, "timm": dict},
+           origins={"torchvision": dict, "timm": dict, "transformers": from_transformers},
            peers={name: ("torchvision", name) for name in VARIANTS},
            paper="He, Zhang, Ren, Sun: Deep Residual Learning for Image Recognition, CVPR 2016, "
                  "arXiv:1512.03385",

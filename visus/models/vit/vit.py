@@ -10,6 +10,7 @@ forward: images [B, C, S, S], normalised -> logits [B, num_classes].
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -195,6 +196,37 @@ def convert_torchvision(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return out
 
 
+_FROM_TRANSFORMERS = (  # in order; a file has the names of before transformers 5, a model those of today
+    (r"^classifier\.", "head."), (r"^vit\.layernorm\.", "norm."), (r"^vit\.embeddings\.cls_token$", "cls_token"),
+    (r"^vit\.embeddings\.position_embeddings$", "pos_embed"),
+    (r"^vit\.embeddings\.patch_embeddings\.projection\.", "patch_embed.proj."),
+    (r"^vit\.(?:encoder\.layer|layers)\.", "blocks."), (r"\.layernorm_before\.", ".norm1."),
+    (r"\.layernorm_after\.", ".norm2."), (r"\.attention\.(?:attention\.query|q_proj)\.", ".attn.q."),
+    (r"\.attention\.(?:attention\.key|k_proj)\.", ".attn.k."),
+    (r"\.attention\.(?:attention\.value|v_proj)\.", ".attn.v."),
+    (r"\.attention\.(?:output\.dense|o_proj)\.", ".attn.proj."), (r"\.intermediate\.dense\.", ".mlp.fc1."),
+    (r"\.output\.dense\.", ".mlp.fc2."),
+)
+
+
+def from_transformers(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A transformers state dict (ViTForImageClassification) under our names: queries, keys and values are joined, and
+    a pooler, which no classifier reads, is left out. Its layer norms have an epsilon of 1e-12 by its config, ours the
+    authors' 1e-6."""
+    out = {}
+    for name, tensor in state.items():
+        for theirs, ours in _FROM_TRANSFORMERS:
+            name = re.sub(theirs, ours, name)
+        if not name.startswith("vit.pooler."):
+            out[name] = tensor
+    for name in [name for name in out if ".attn.q." in name]:
+        thirds = [name.replace(".attn.q.", f".attn.{third}.") for third in "qkv"]
+        if all(third in out for third in thirds):
+            joined = torch.cat([out.pop(third) for third in thirds])  # three times [dim, ...] -> [3 dim, ...]
+            out[name.replace(".attn.q.", ".attn.qkv.")] = joined
+    return out
+
+
 VARIANTS = {
     "vit_tiny_16": {"patch_size": 16, "dim": 192, "depth": 12, "num_heads": 3},
     "vit_small_16": {"patch_size": 16, "dim": 384, "depth": 12, "num_heads": 6},
@@ -235,15 +267,21 @@ _TIMM = "Apache-2.0 (Google, by way of timm); trained on ImageNet-21k"
 _TV = {"licence": "BSD-3-Clause (torchvision); trained on ImageNet-1k",
        "preprocessing": {"mean": IMAGENET_MEAN, "std": IMAGENET_STD, "interpolation": "bilinear",
                          "crop_fraction": 0.875}}
+_HUB = {"licence": "Apache-2.0 (Google's model card); trained on ImageNet-21k, then 1k",
+        "preprocessing": {"resize": "squash", "interpolation": "bilinear"}}
 WEIGHTS = {
     "vit_tiny_16": {"timm": {"file": "vit_tiny_patch16_224.augreg_in21k_ft_in1k", "licence": _TIMM}},
     "vit_small_16": {"timm": {"file": "vit_small_patch16_224.augreg_in21k_ft_in1k", "licence": _TIMM}},
     "vit_base_16": {"timm": {"file": "vit_base_patch16_224.augreg2_in21k_ft_in1k", "licence": _TIMM},
-                    "torchvision": {"file": "vit_b_16-c867db91.pth", **_TV}},
+                    "torchvision": {"file": "vit_b_16-c867db91.pth", **_TV},
+                    "transformers": {"file": "google/vit-base-patch16-224", **_HUB}},
     "vit_base_32": {"timm": {"file": "vit_base_patch32_224.augreg_in21k_ft_in1k", "licence": _TIMM},
                     "torchvision": {"file": "vit_b_32-d86f8d99.pth", **_TV}},
     "vit_large_16": {"timm": {"file": "vit_large_patch16_224.augreg_in21k_ft_in1k", "licence": _TIMM},
-                     "torchvision": {"file": "vit_l_16-852ce7e3.pth", **_TV}},
+                     "torchvision": {"file": "vit_l_16-852ce7e3.pth", **_TV},
+                     "transformers": {  # published as a torch file alone
+                         "file": "google/vit-large-patch16-224", **_HUB,
+                         "url": "https://huggingface.co/google/vit-large-patch16-224/resolve/main/pytorch_model.bin"}},
     "vit_large_32": {"torchvision": {"file": "vit_l_32-c7638314.pth", **_TV}},
 }
 
@@ -257,7 +295,7 @@ PEERS = {
 }
 
 models.add(ViT, VARIANTS, WEIGHTS, family="vit", task="classification", published=PUBLISHED, peers=PEERS,
-           origins={"timm": dict, "torchvision": convert_torchvision},
+           origins={"timm": dict, "torchvision": convert_torchvision, "transformers": from_transformers},
            paper="Dosovitskiy et al.: An Image is Worth 16x16 Words, ICLR 2021, arXiv:2010.11929",
            # timm's weights
            preprocessing={"size": (224, 224), "resize": "crop", "crop_fraction": 0.9,
