@@ -37,6 +37,8 @@ MODELS = {
     "lenet5": ModelTestRow(60_000, 32),
     "lenet5_full": ModelTestRow(61_706, 32),
     "lenet5_relu": ModelTestRow(61_706, 32),
+    "three_layer_convnet": ModelTestRow(825_046, 12, {"num_filters": 6, "hidden_dim": 16, "image_size": 12}),
+    "neocognitron": ModelTestRow(29_722, 16, {"dims": (4, 5, 6)}),
     "resnet20": ModelTestRow(269_722, 16),
     "resnet32": ModelTestRow(464_154, 16, {"shortcut": "B"}),
     "resnet44": ModelTestRow(658_586, 16, {"depth": 1}),

@@ -10,6 +10,7 @@ from visus.core.errors import UserError
 from visus.layers.feature_sequential import FeatureSequential
 from visus.layers.response_norm import ResponseNorm
 from visus.models.cnn.alexnet import AlexNet, AlexNetConfig
+from visus.models.cnn.vgg import seed_from_shallower
 from visus.run.models import create_model, describe_model
 
 # what Krizhevsky et al. 2012, figure 2 and section 3.5 give: layer -> weights, multiply-accumulates, output side
@@ -97,6 +98,61 @@ def test_a_lrn_has_one_normalisation_after_the_first_relu_and_no_parameter_more(
     kinds = [type(layer) for layer in normalised.features]
     assert kinds.index(ResponseNorm) == 2 and kinds.count(ResponseNorm) == 1
     assert [p.shape for p in plain.parameters()] == [p.shape for p in normalised.parameters()]
+
+
+def small_vgg(name: str, seed: int, **config) -> nn.Module:
+    torch.manual_seed(seed)
+    model = create_model(name, **{"dims": (4, 5, 6, 7, 8), "hidden_dim": 9, "num_classes": 3} | config)
+    for tensor in model.state_dict().values():
+        if tensor.is_floating_point():
+            tensor.copy_(torch.rand_like(tensor))
+    return model
+
+
+# Table 1: where conv1-1, conv2-1, conv3-1 and conv3-2 of A lie in each network
+_CONVOLUTIONS_OF_A = {"vgg11": (0, 3, 6, 8), "vgg13": (0, 5, 10, 12), "vgg16_c": (0, 5, 10, 12),
+                      "vgg16": (0, 5, 10, 12), "vgg19": (0, 5, 10, 12), "vgg11_bn": (0, 4, 8, 11),
+                      "vgg19_bn": (0, 7, 14, 17)}
+
+
+@pytest.mark.parametrize(("deep", "shallow"), [("vgg13", "vgg11"), ("vgg16_c", "vgg11"), ("vgg16", "vgg11_lrn"),
+                                               ("vgg19", "vgg11"), ("vgg19_bn", "vgg11_bn")])
+def test_a_deep_vgg_takes_the_first_four_convolutions_and_the_full_layers_of_net_a(deep, shallow):
+    ours, theirs = small_vgg(deep, 0), small_vgg(shallow, 1)
+    before = {name: tensor.clone() for name, tensor in ours.state_dict().items()}
+    source = {name: tensor.clone() for name, tensor in theirs.state_dict().items()}
+    step = 1 if shallow == "vgg11_lrn" else 0  # its normalisation comes after the first ReLU
+    pairs = {f"features.{a}": f"features.{b + step * (b > 0)}" for a, b in zip(
+        _CONVOLUTIONS_OF_A[deep], _CONVOLUTIONS_OF_A[shallow.removesuffix("_lrn")], strict=True)}
+    if "bn" in deep:
+        pairs |= {f"features.{a + 1}": f"features.{b + 1}" for a, b in zip(
+            _CONVOLUTIONS_OF_A[deep], _CONVOLUTIONS_OF_A[shallow], strict=True)}
+    pairs |= {f"classifier.{layer}": f"classifier.{layer}" for layer in (0, 3, 6)}
+    copied = seed_from_shallower(ours, theirs)
+    leaves = {name.rpartition(".")[0] for name in copied}
+    assert leaves == set(pairs) and len(set(copied)) == len(copied) == sum(
+        name.rpartition(".")[0] in pairs for name in before)
+    for name, tensor in ours.state_dict().items():
+        layer, _, leaf = name.rpartition(".")
+        if layer in pairs:
+            assert torch.equal(tensor, source[f"{pairs[layer]}.{leaf}"]), name
+        else:
+            assert torch.equal(tensor, before[name]), name
+    assert all(torch.equal(tensor, source[name]) for name, tensor in theirs.state_dict().items())
+
+
+@pytest.mark.parametrize(("deep", "shallow", "config", "words"), [
+    ("vgg11", "vgg11", {}, "fewer convolutions"), ("vgg11", "vgg16", {}, "fewer convolutions"),
+    ("vgg13_bn", "vgg11", {}, "batch norm"), ("vgg13", "vgg11_bn", {}, "batch norm"),
+    ("vgg16", "vgg11", {"num_classes": 4}, "classifier.6.weight"), ("vgg16", "vgg11", {"in_channels": 2}, "features.0"),
+    ("vgg16", "vgg11", {"dims": (4, 5, 7, 7, 8)}, "features.10.weight"),
+    ("vgg16", "vgg11", {"hidden_dim": 8}, "classifier.0")])
+def test_seeding_from_a_network_that_does_not_fit_is_refused_and_changes_nothing(deep, shallow, config, words):
+    ours, theirs = small_vgg(deep, 0), small_vgg(shallow, 1, **config)
+    before = {name: tensor.clone() for name, tensor in ours.state_dict().items()}
+    with pytest.raises(UserError, match=words):
+        seed_from_shallower(ours, theirs)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in ours.state_dict().items())
 
 
 def test_vggs_receptive_field_is_the_known_one():

@@ -5,7 +5,7 @@ arXiv:1409.1556, Table 1: configurations A, B, D and E; `vgg11_lrn` is A-LRN and
 convolutions are 1 x 1. Two 3 x 3 convolutions see what one 5 x 5 sees, with fewer weights and one more ReLU. `_bn`
 adds batch norm (Ioffe, Szegedy, arXiv:1502.03167) before each ReLU, which the paper does not have. Departures: the
 last maps are averaged to 7 x 7, which does nothing at 224 pixels and admits other sizes; weights start at random
-variance 2 / fan-out, as torchvision's, where the paper fills deep networks from shallow ones. Parameters carry
+variance 2 / fan-out, as torchvision's; the paper fills deep networks from A (`seed_from_shallower`). Parameters carry
 torchvision's names; timm's full layers are convolutions (`from_timm`), the same function up to 224 pixels.
 forward: images [B, C, H, W], normalised, H and W of at least 32 -> logits [B, num_classes].
 """
@@ -15,9 +15,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor, nn
 
 from visus import models
+from visus.core.errors import UserError
 from visus.core.validate import one_of, positive, probability, require
 from visus.layers.feature_sequential import FeatureSequential
 from visus.layers.response_norm import ResponseNorm
@@ -98,6 +100,52 @@ class VGG(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         maps = self.avgpool(self.features.last(images))
         return self.classifier(maps.flatten(1))  # [B, D, 7, 7] -> [B, 49 D] -> [B, num_classes]
+
+
+def seed_from_shallower(deep: VGG, shallow: VGG) -> list[str]:
+    """Copy the first four convolutions, with their batch norms, and the three full layers of a trained `shallow`
+    network into `deep`, section 3.1; its other layers stay as they started. Gives the names that were copied.
+
+    A convolution of A belongs to the one of the same stage and number: the four of A are the first of stages 1 and 2
+    and the first two of stage 3. Raises UserError, and copies nothing, where `deep` is not deeper or they do not fit.
+    """
+    ours, theirs = deep.config.depths, shallow.config.depths
+    if ours == theirs or any(a < b for a, b in zip(ours, theirs, strict=True)):
+        raise UserError("a network is seeded from one with fewer convolutions, and in no stage more",
+                        where=f"depths={ours} from {theirs}")
+    if (deep.config.norm == "batch") != (shallow.config.norm == "batch"):
+        raise UserError("with batch norm and without it, weights have other scales",
+                        where=f"norm={deep.config.norm!r} from {shallow.config.norm!r}")
+    there = _layers_of_convolutions(deep)
+    target, source = deep.state_dict(), shallow.state_dict()
+    pairs = {f"features.{there[place] + step}.": f"features.{layer + step}."
+             for place, layer in list(_layers_of_convolutions(shallow).items())[:4]
+             for step in range(2 if deep.config.norm == "batch" else 1)}
+    pairs |= {prefix: prefix for prefix in ("classifier.0.", "classifier.3.", "classifier.6.")}
+    copied = {name: source[old + name.removeprefix(new)] for new, old in pairs.items()
+              for name in target if name.startswith(new)}
+    for name, tensor in copied.items():
+        shape = tuple(target[name].shape)
+        if tensor.shape != shape:
+            raise UserError(f"cannot take weights of {tuple(tensor.shape)}", where=f"{name} of {shape}",
+                            remedy="Give both networks the same dims, hidden_dim, in_channels and num_classes")
+    with torch.no_grad():
+        for name, tensor in copied.items():
+            target[name].copy_(tensor)
+    return list(copied)
+
+
+def _layers_of_convolutions(model: VGG) -> dict[tuple[int, int], int]:
+    """(stage, number in it), in order -> the index in `features`."""
+    layers: dict[tuple[int, int], int] = {}
+    stage = number = 0
+    for index, layer in enumerate(model.features):
+        if isinstance(layer, nn.Conv2d):
+            layers[stage, number] = index
+            number += 1
+        elif isinstance(layer, nn.MaxPool2d):
+            stage, number = stage + 1, 0
+    return layers
 
 
 _TIMM_LAYERS = {"pre_logits.fc1": "classifier.0", "pre_logits.fc2": "classifier.3", "head.fc": "classifier.6"}
