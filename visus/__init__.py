@@ -30,6 +30,7 @@ _PUBLIC = {
     "reparameterise": "visus.deploy.fold",
     "to_fully_convolutional": "visus.deploy.dense",
     "dense_evaluate": "visus.deploy.dense",
+    "multi_scale_evaluate": "visus.deploy.multi_scale",
     "conv_output_size": "visus.ops.geometry",
     "chain_geometry": "visus.ops.geometry",
     "show_data": "visus.run.inspect_data",
