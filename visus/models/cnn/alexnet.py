@@ -8,7 +8,7 @@ trainable. Departures: the last maps are averaged to 6 x 6, which does nothing a
 and admits others; the original's pooling rounds its sizes up, which changes nothing at 227 (the paper prints 224, from
 which its 55 x 55 maps do not follow); `alexnet` has torchvision's order of dropout and PyTorch's initial weights.
 Parameters of `alexnet` carry torchvision's names.
-forward: images [B, C, H, W], normalised, H and W of at least 63 -> logits [B, num_classes].
+forward: images [B, C, H, W], normalised, H and W of at least 63 (`alexnet_original`: 39) -> logits [B, num_classes].
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ class AlexNet(nn.Module):
         self.config = config
         original = config.layout == "two_towers"
         layers, taps = _trunk(config.in_channels, config.dims, config.groups, original)
-        self.features = FeatureSequential(layers, taps)
+        self.features = FeatureSequential(layers, taps, least=39 if original else 63)
         self.avgpool = nn.AdaptiveAvgPool2d(POOLED)
         flat, hidden, rate = POOLED**2 * config.dims[4], config.hidden_dim, config.dropout
         hidden_layers = [nn.Linear(flat, hidden), nn.ReLU(inplace=True), nn.Dropout(rate),

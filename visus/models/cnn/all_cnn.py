@@ -53,7 +53,7 @@ class AllCNN(nn.Module):
                   *_conv(first, second), *_conv(second, second),
                   *_conv(second, second, stride=2), nn.Dropout(config.dropout),
                   *_conv(second, second, padding=0), *_conv(second, second, kernel=1, padding=0)]
-        self.features = FeatureSequential(layers, (4, 11, len(layers) - 1))
+        self.features = FeatureSequential(layers, (4, 11, len(layers) - 1), least=9)
         self.classifier = nn.Sequential(*_conv(second, config.num_classes, kernel=1, padding=0),
                                         nn.AdaptiveAvgPool2d(1))
         self.feature_channels = (first, second, second)

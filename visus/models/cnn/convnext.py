@@ -99,7 +99,7 @@ class ConvNeXt(nn.Module):
                 before = dims[number - 1]
                 layers.append(nn.Sequential(ChannelNorm(before, eps=NORM_EPS), nn.Conv2d(before, dim, 2, 2)))
             layers.append(nn.Sequential(*[Block(dim, config.layer_scale, next(rates)) for _ in range(depth)]))
-        self.features = FeatureSequential(layers, (1, 3, 5, 7))
+        self.features = FeatureSequential(layers, (1, 3, 5, 7), least=32)
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.classifier = nn.Sequential(ChannelNorm(dims[3], eps=NORM_EPS), nn.Flatten(1),
                                         nn.Linear(dims[3], config.num_classes))

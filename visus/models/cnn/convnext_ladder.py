@@ -23,6 +23,7 @@ from visus import models
 from visus.core.validate import boolean, one_of, positive, probability, require
 from visus.layers.channel_norm import ChannelNorm
 from visus.layers.drop_path import DropPath
+from visus.layers.image_size import require_size
 
 EXPANSION = 4
 NORMS: dict[str, Callable[[int], nn.Module]] = {"batch": nn.BatchNorm2d, "layer": partial(ChannelNorm, eps=1e-6)}
@@ -168,6 +169,7 @@ class ConvNeXtLadder(nn.Module):
 
     def features(self, images: Tensor) -> list[Tensor]:
         """[B, C, H, W] -> maps of strides 4, 8, 16 and 32."""
+        require_size(images, 32 if self.config.separate_downsampling else 4 if self.config.patchify else 1)
         maps, out = self.stem(images), []
         for stage in self.stages:
             maps = stage(maps)
@@ -175,7 +177,7 @@ class ConvNeXtLadder(nn.Module):
         return out
 
     def forward(self, images: Tensor) -> Tensor:
-        maps = self.avgpool(self.stages(self.stem(images)))
+        maps = self.avgpool(self.features(images)[-1])
         return self.fc(self.head_norm(maps).flatten(1))  # [B, D, 1, 1] -> [B, num_classes]
 
 

@@ -21,6 +21,7 @@ from visus import models
 from visus.core.validate import positive, probability, require
 from visus.layers.channel_norm import ChannelNorm
 from visus.layers.drop_path import DropPath
+from visus.layers.image_size import require_size
 
 EPS = 1e-6
 MLP_RATIO = 4
@@ -123,6 +124,7 @@ class ConvNeXtV2(nn.Module):
 
     def features(self, images: Tensor) -> list[Tensor]:
         """[B, C, H, W] -> maps of strides 4, 8, 16 and 32."""
+        require_size(images, 32)
         maps, out = self.stem(images), []
         for stage in self.stages:
             maps = stage(maps)
@@ -130,7 +132,7 @@ class ConvNeXtV2(nn.Module):
         return out
 
     def forward(self, images: Tensor) -> Tensor:
-        maps = self.stages(self.stem(images))
+        maps = self.features(images)[-1]
         return self.head(maps.mean((2, 3)))  # [B, D, h, w] -> [B, D] -> [B, num_classes]
 
 

@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from visus import models
 from visus.core.validate import one_of, positive, probability, require
+from visus.layers.image_size import require_size
 
 BOTTLENECK = 4    # a 1 x 1 convolution leaves 4 growth_rate channels to the 3 x 3 (section 3)
 COMPRESSION = 2   # a transition keeps one channel in two: theta = 0.5
@@ -113,8 +114,10 @@ class Features(nn.Sequential):
         layers["norm5"] = nn.BatchNorm2d(dim)
         super().__init__(layers)
         self.channels = tuple(channels)
+        self.least = 29 if stem == "imagenet" else 2 ** (len(depths) - 1)
 
     def forward(self, images: Tensor) -> list[Tensor]:
+        require_size(images, self.least)
         maps, out = images, []
         for layer in self:
             maps = layer(maps)

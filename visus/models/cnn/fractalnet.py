@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from visus import models
 from visus.core.validate import positive, probability, require
 from visus.layers.conv import conv_bn_act
+from visus.layers.image_size import require_size
 
 GLOBAL_SHARE = 0.5  # of the images, in training
 
@@ -131,6 +132,7 @@ class FractalNet(nn.Module):
 
     def features(self, images: Tensor) -> list[Tensor]:
         """[B, C, H, W] -> the maps of each block before its halving: strides 1, 2, 4, ..."""
+        require_size(images, self.feature_strides[-1] * 2)
         chosen = self.draw_columns(len(images), images.device) if self.training and self.config.drop_path else None
         maps, out = images, []
         for i, block in enumerate(self.blocks):

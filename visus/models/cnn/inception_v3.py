@@ -144,11 +144,11 @@ class ModuleC(nn.Module):
         self.branch_pool = ConvNorm(in_dim, 192, 1)
 
     def forward(self, maps: Tensor) -> Tensor:
-        three = self.branch3x3_1(maps)
+        one, three = self.branch1x1(maps), self.branch3x3_1(maps)
+        three = torch.cat([self.branch3x3_2a(three), self.branch3x3_2b(three)], 1)
         double = self.branch3x3dbl_2(self.branch3x3dbl_1(maps))
-        return torch.cat([self.branch1x1(maps), self.branch3x3_2a(three), self.branch3x3_2b(three),
-                          self.branch3x3dbl_3a(double), self.branch3x3dbl_3b(double),
-                          self.branch_pool(F.avg_pool2d(maps, 3, 1, 1))], 1)
+        double = torch.cat([self.branch3x3dbl_3a(double), self.branch3x3dbl_3b(double)], 1)
+        return torch.cat([one, three, double, self.branch_pool(F.avg_pool2d(maps, 3, 1, 1))], 1)
 
 
 class AuxiliaryHead(nn.Module):

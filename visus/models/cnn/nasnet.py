@@ -21,6 +21,7 @@ from torch import Tensor, nn
 from visus import models
 from visus.core.validate import boolean, one_of, positive, probability, require
 from visus.layers.drop_path import DropPath
+from visus.layers.image_size import require_size
 
 NORM_EPS = 1e-3
 STACKS = 3
@@ -248,6 +249,7 @@ class NASNet(nn.Module):
     def features(self, images: Tensor) -> list[Tensor]:
         """[B, C, H, W] -> maps of strides 2 and 4 (the stem's; 'imagenet' alone) and of the last cell of each stack,
         not rectified; sides that are halved are rounded up."""
+        require_size(images, 19 if self.config.stem == "imagenet" else 3)
         newer = self.conv0(images)
         older, out = newer, []
         if self.config.stem == "imagenet":

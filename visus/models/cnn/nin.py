@@ -53,7 +53,7 @@ class NIN(nn.Module):
                   *_conv(dims[2], dims[3], 5), *_conv(dims[3], dims[4], 1), *_conv(dims[4], dims[5], 1),
                   nn.AvgPool2d(3, 2, ceil_mode=True), nn.Dropout(config.dropout),
                   *_conv(dims[5], dims[6], 3), *_conv(dims[6], dims[7], 1)]
-        self.features = FeatureSequential(layers, (5, 13, len(layers) - 1))
+        self.features = FeatureSequential(layers, (5, 13, len(layers) - 1), least=4)
         self.classifier = nn.Sequential(*_conv(dims[7], config.num_classes, 1), nn.AdaptiveAvgPool2d(1))
         self.feature_channels = (dims[2], dims[5], dims[7])
         self.feature_strides = (1, 2, 4)

@@ -88,7 +88,7 @@ class SqueezeNet(nn.Module):
                 layers.append(nn.MaxPool2d(3, 2, ceil_mode=True))
             layers.append(Fire(dim, squeeze_dim))
             dim = 2 * EXPANSION * squeeze_dim
-        self.features = FeatureSequential(layers, (*taps, len(layers) - 1))
+        self.features = FeatureSequential(layers, (*taps, len(layers) - 1), least=21 if config.stem_kernel == 7 else 17)
         self.classifier = nn.Sequential(nn.Dropout(config.dropout), nn.Conv2d(dim, config.num_classes, 1),
                                         nn.ReLU(inplace=True), nn.AdaptiveAvgPool2d(1))
         self.feature_channels = (*channels, dim)

@@ -78,7 +78,7 @@ class VGG(nn.Module):
                 in_dim = dim
             taps.append(len(layers) - 1)
             layers.append(nn.MaxPool2d(2))
-        self.features = FeatureSequential(layers, (*taps, len(layers) - 1))
+        self.features = FeatureSequential(layers, (*taps, len(layers) - 1), least=32)
         self.avgpool = nn.AdaptiveAvgPool2d(POOLED)
         self.classifier = nn.Sequential(
             nn.Linear(POOLED**2 * in_dim, config.hidden_dim), nn.ReLU(inplace=True), nn.Dropout(config.dropout),

@@ -58,7 +58,7 @@ class ZFNet(nn.Module):
             nn.Conv2d(d1, d2, 5, 2), nn.ReLU(inplace=True), _pool(), ResponseNorm(),
             nn.Conv2d(d2, d3, 3, 1, 1), nn.ReLU(inplace=True),
             nn.Conv2d(d3, d4, 3, 1, 1), nn.ReLU(inplace=True),
-            nn.Conv2d(d4, d5, 3, 1, 1), nn.ReLU(inplace=True), _pool()], (1, 3, 5, 13, 14))
+            nn.Conv2d(d4, d5, 3, 1, 1), nn.ReLU(inplace=True), _pool()], (1, 3, 5, 13, 14), least=47)
         self.avgpool = nn.AdaptiveAvgPool2d(POOLED)
         hidden, rate = config.hidden_dim, config.dropout
         self.classifier = nn.Sequential(
