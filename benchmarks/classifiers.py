@@ -45,7 +45,7 @@ FAMILIES = {  # ours -> (package, its name)
 SIZES = {"inception_v3": 128, "xception": 128}
 BARE = {  # without what the peers leave out by default
     "googlenet": {"aux_heads": False}, "inception_v3": {"aux_head": False, "dropout": 0.0},
-    "mobilenet_v2": {"dropout": 0.0}, "mobilenet_v3_large": {"dropout": 0.0},
+    "mobilenet_v2": {"dropout": 0.0}, "mobilenet_v3_large": {"dropout": 0.0, "bn_eps": 1e-5},
     "efficientnet_b0": {"dropout": 0.0, "drop_path": 0.0},
 }
 

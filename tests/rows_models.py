@@ -21,6 +21,8 @@ class ModelTestRow:
 
 
 _VIT = {"dim": 24, "depth": 2, "num_heads": 3, "image_size": 64}
+_CAIT = {"dim": 24, "depth": 2, "class_depth": 2, "num_heads": 3, "image_size": 64, "layer_scale": 0.1}
+_DEIT3 = _VIT | {"layer_scale": 0.1}
 _DENSE = {"growth_rate": 8, "depths": (1, 2, 2, 1)}
 _VGG = {"dims": (6, 8, 10, 12, 14), "hidden_dim": 24}
 _CONVNEXT = {"depths": (1, 1, 2, 1), "dims": (8, 16, 24, 32), "drop_path": 0.1}
@@ -30,7 +32,14 @@ _CONVNEXT_V2 = {"depths": (1, 1, 2, 1), "dims": (8, 16, 24, 32), "drop_path": 0.
 _LADDER = {"depths": (1, 1, 2, 1), "dims": (8, 16, 24, 32), "drop_path": 0.1}
 _REGNET = {"depth": 6, "w_0": 8, "w_a": 8.0, "w_m": 1.9, "group_width": 4}
 _REPVGG = {"depths": (1, 2, 2, 1), "dims": (8, 12, 16, 24)}
+_MIXER = {"dim": 24, "depth": 2, "token_dim": 10, "channel_dim": 40, "image_size": 64}
+_RESMLP = {"dim": 24, "depth": 2, "image_size": 64}
+_GMLP = {"dim": 24, "depth": 2, "hidden_dim": 48, "image_size": 64}
+_CONVMIXER = {"dim": 24, "depth": 2}
+_SWIN = {"dim": 8, "depths": (1, 2, 2, 1), "num_heads": (1, 2, 2, 4), "windows": (3, 3, 3, 2), "drop_path": 0.1}
 _SHALLOW = {"depths": (1, 1, 1, 1)}
+_PVT_V2 = {"depths": (1, 1, 1, 1), "dims": (8, 16, 30, 32), "mlp_ratios": (2, 2, 2, 2), "drop_path": 0.1}
+_MVIT_V2 = {"depths": (1, 1, 2, 1), "dim": 8, "image_size": 64, "drop_path": 0.1}
 MODELS = {
     "softmax_regression": ModelTestRow(7_850, 9, {"image_size": 9}),
     "mlp": ModelTestRow(535_818, 9, {"image_size": 9, "hidden_dims": (12, 8), "dropout": 0.1}),
@@ -162,6 +171,44 @@ MODELS = {
     "vit_base_32": ModelTestRow(88_224_232, 64, _VIT, slow=True),
     "vit_large_16": ModelTestRow(304_326_632, 64, _VIT, slow=True),
     "vit_large_32": ModelTestRow(306_535_400, 64, _VIT, slow=True),
+    "cait_xxs24": ModelTestRow(11_956_264, 64, _CAIT, slow=True),
+    "cait_xxs36": ModelTestRow(17_299_720, 64, _CAIT, slow=True),
+    "cait_xs24": ModelTestRow(26_560_648, 64, _CAIT, slow=True),
+    "cait_s24": ModelTestRow(46_916_200, 64, _CAIT, slow=True),
+    "cait_s36": ModelTestRow(68_220_712, 64, _CAIT, slow=True),
+    "cait_m36": ModelTestRow(270_929_512, 64, _CAIT, slow=True),
+    "deit_tiny_16": ModelTestRow(5_717_416, 64, _VIT),
+    "deit_small_16": ModelTestRow(22_050_664, 64, _VIT, slow=True),
+    "deit_base_16": ModelTestRow(86_567_656, 64, _VIT, slow=True),
+    "deit_tiny_distilled_16": ModelTestRow(5_910_800, 64, _VIT),
+    "deit_small_distilled_16": ModelTestRow(22_436_432, 64, _VIT, slow=True),
+    "deit_base_distilled_16": ModelTestRow(87_338_192, 64, _VIT, slow=True),
+    "deit3_small_16": ModelTestRow(22_059_496, 64, _DEIT3, slow=True),
+    "deit3_medium_16": ModelTestRow(38_849_512, 64, _DEIT3, slow=True),
+    "deit3_base_16": ModelTestRow(86_585_320, 64, _DEIT3, slow=True),
+    "mixer_small_32": ModelTestRow(19_104_624, 64, _MIXER),
+    "mixer_small_16": ModelTestRow(18_528_264, 64, _MIXER),
+    "mixer_base_32": ModelTestRow(60_293_428, 64, _MIXER, slow=True),
+    "mixer_base_16": ModelTestRow(59_880_472, 64, _MIXER, slow=True),
+    "mixer_large_32": ModelTestRow(206_939_264, 64, _MIXER, slow=True),
+    "mixer_large_16": ModelTestRow(208_196_168, 64, _MIXER, slow=True),
+    "resmlp_12": ModelTestRow(15_350_872, 64, _RESMLP),
+    "resmlp_24": ModelTestRow(30_020_680, 64, _RESMLP, slow=True),
+    "resmlp_36": ModelTestRow(44_690_488, 64, _RESMLP, slow=True),
+    "resmlp_big_24": ModelTestRow(129_138_280, 64, _RESMLP, slow=True),
+    "gmlp_tiny_16": ModelTestRow(5_867_328, 64, _GMLP),
+    "gmlp_small_16": ModelTestRow(19_422_656, 64, _GMLP),
+    "gmlp_base_16": ModelTestRow(73_075_392, 64, _GMLP, slow=True),
+    "convmixer_1536_20": ModelTestRow(51_625_960, 63, _CONVMIXER, slow=True),
+    "convmixer_768_32": ModelTestRow(21_110_248, 63, _CONVMIXER, slow=True),
+    "convmixer_1024_20": ModelTestRow(24_383_464, 64, _CONVMIXER, slow=True),
+    "swin_tiny": ModelTestRow(28_288_354, 64, _SWIN),
+    "swin_small": ModelTestRow(49_606_258, 64, _SWIN),
+    "swin_base": ModelTestRow(87_768_224, 64, _SWIN, slow=True),
+    "swin_large": ModelTestRow(196_532_476, 64, _SWIN, slow=True),
+    "swin_v2_tiny": ModelTestRow(28_351_570, 64, _SWIN),
+    "swin_v2_small": ModelTestRow(49_737_442, 64, _SWIN),
+    "swin_v2_base": ModelTestRow(87_930_848, 64, _SWIN, slow=True),
     "mobilenet_v2": ModelTestRow(3_504_872, 64, {"width": 0.35}),
     "mobilenet_v3_small": ModelTestRow(2_542_856, 64, {"width": 0.5}),
     "mobilenet_v3_large": ModelTestRow(5_483_032, 64, {"width": 0.35}),
@@ -256,4 +303,14 @@ MODELS = {
     "convnext_ladder_10_fewer_norms": ModelTestRow(25_829_128, 64, _LADDER, slow=True),
     "convnext_ladder_11_layer_norm": ModelTestRow(25_835_176, 64, _LADDER, slow=True),
     "convnext_ladder_12_separate_downsampling": ModelTestRow(28_589_128, 64, _LADDER, slow=True),
+    "pvt_v2_b0": ModelTestRow(3_666_760, 64, _PVT_V2),
+    "pvt_v2_b1": ModelTestRow(14_009_000, 64, _PVT_V2),
+    "pvt_v2_b2": ModelTestRow(25_362_856, 64, _PVT_V2, slow=True),
+    "pvt_v2_b2_linear": ModelTestRow(22_553_512, 64, _PVT_V2, slow=True),
+    "pvt_v2_b3": ModelTestRow(45_238_696, 64, _PVT_V2, slow=True),
+    "pvt_v2_b4": ModelTestRow(62_556_072, 64, _PVT_V2, slow=True),
+    "pvt_v2_b5": ModelTestRow(81_956_008, 64, _PVT_V2, slow=True),
+    "mvit_v2_tiny": ModelTestRow(24_173_320, 64, _MVIT_V2, slow=True),
+    "mvit_v2_small": ModelTestRow(34_870_216, 64, _MVIT_V2, slow=True),
+    "mvit_v2_base": ModelTestRow(51_472_744, 64, _MVIT_V2 | {"dim": 16, "num_heads": 2}, slow=True),
 }

@@ -180,3 +180,15 @@ def test_a_frozen_backbone_without_weights_is_refused(tmp_path):
 
     with pytest.raises(UserError, match="frozen network needs weights"):
         visus.train("digits", out=tmp_path / "run", progress=False, values={"model.freeze": "backbone"})
+
+
+def test_a_size_that_is_asked_for_wins_over_the_one_of_the_weights(tmp_path, monkeypatch):
+    small = {"dim": 24, "depth": 1, "num_heads": 3}
+    state = create_model("vit_tiny_16", image_size=32, **small).state_dict()
+    write_state_dict(tmp_path / "cache/weights/here/v.safetensors", state)
+    monkeypatch.setenv("VISUS_CACHE", str(tmp_path / "cache"))
+    entry = registry.get("vit_tiny_16")
+    monkeypatch.setitem(entry.weights, "here", {"file": "v", "licence": "", "config": {"image_size": 32}})
+    monkeypatch.setitem(entry.about["origins"], "here", dict)
+    assert create_model("vit_tiny_16", weights="here", **small).config.image_size == 32
+    assert create_model("vit_tiny_16", weights="here", image_size=64, **small).config.image_size == 64

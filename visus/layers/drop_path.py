@@ -21,5 +21,5 @@ class DropPath(nn.Module):
     def forward(self, branch: Tensor) -> Tensor:
         if not self.training or self.rate == 0:
             return branch
-        keep = torch.empty((len(branch), *[1] * (branch.ndim - 1)), dtype=branch.dtype, device=branch.device)
+        keep = torch.empty((branch.shape[0], *[1] * (branch.ndim - 1)), dtype=branch.dtype, device=branch.device)
         return branch * keep.bernoulli_(1 - self.rate).div_(1 - self.rate)

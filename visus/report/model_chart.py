@@ -34,8 +34,9 @@ HUES: Mapping[str, tuple[str, ...]] = {
     "teal": ("densenet", "regnet", "anynet"),
     "red": ("inception", "xception"),
     "gold": ("convnext", "convnext_v2"),
-    "pink": ("vit",),
+    "pink": ("vit", "deit", "deit3", "cait", "swin", "swin_v2", "pvt_v2", "mvit_v2"),
     "brown": ("nfnet",),
+    "mint": ("mixer", "resmlp", "gmlp", "convmixer"),
     "grey": ("alexnet", "zfnet", "overfeat", "squeezenet"),
 }
 LEFT_OUT = ("convnext_ladder",)  # the steps between two nets that are there
@@ -51,10 +52,10 @@ MAIN = (
 
 FIGURE_CSS = """
 .visus-chart { --blue: #2563b0; --orange: #b3530f; --green: #2e7d43; --violet: #7549b8; --teal: #0f7f86;
-  --red: #b83247; --gold: #93700a; --pink: #b03a86; --brown: #7d5a44; --grey: #6b7789; }
+  --red: #b83247; --gold: #93700a; --pink: #b03a86; --mint: #5f7f2a; --brown: #7d5a44; --grey: #6b7789; }
 @media (prefers-color-scheme: dark) { .visus-chart { --blue: #6ea6e8; --orange: #f0a35e; --green: #74c48a;
-  --violet: #b497ec; --teal: #5cc4ca; --red: #f08a99; --gold: #dcb84e; --pink: #ea8ec7; --brown: #c9a48c;
-  --grey: #98a5b8; } }
+  --violet: #b497ec; --teal: #5cc4ca; --red: #f08a99; --gold: #dcb84e; --pink: #ea8ec7; --mint: #b7d67e;
+  --brown: #c9a48c; --grey: #98a5b8; } }
 .visus-chart .title { font-size: 16px; font-weight: 600; }
 .visus-chart .bubble { fill: currentColor; fill-opacity: 0.12; stroke: currentColor; stroke-width: 0.8;
   stroke-opacity: 0.5; }

@@ -106,8 +106,10 @@ def _loss(recipe: Recipe, task: str, values: dict[str, Any]) -> None:
 def _optimization(recipe: Recipe, facts: Facts, model: str, side: int, values: dict[str, Any],
                   reasons: list[str]) -> None:
     """SGD with momentum for convolutional nets (He et al. 2016), AdamW for transformers and perceptrons."""
-    adaptive = model.startswith(("vit", "convnext", "mlp", "softmax"))
-    plain = model.startswith(("alexnet", "vgg", "squeezenet", "lenet", "nin", "all_cnn")) and not model.endswith("_bn")
+    adaptive = registry.get(model).module.startswith("visus.models.vit.") or model.startswith(
+        ("convnext", "mlp", "softmax"))
+    plain = model.startswith(("alexnet", "zfnet", "overfeat", "vgg", "squeezenet", "lenet", "nin", "all_cnn",
+                              "three_layer", "neocognitron")) and not model.endswith("_bn")
     optimizer = recipe.optimizer.name
     if optimizer == "auto":
         optimizer = values["optimizer.name"] = "adamw" if adaptive else "sgd"

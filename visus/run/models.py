@@ -117,6 +117,7 @@ def make_model(name: str, *, num_classes: int | None = None, in_channels: int | 
         asked["image_size"] = image_size
     values = {**entry.variant, **{field: value for field, value in asked.items() if value is not None}}
     needed: Mapping[str, Any] = entry.weights[str(weights)].get("config", {}) if public else {}
+    needed = {field: value for field, value in needed.items() if asked.get(field) is None}
     for field, value in (needed | config).items():
         if field not in known:
             raise UserError(f"{name} has no such config field", where=f"{field}={value!r}",

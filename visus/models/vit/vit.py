@@ -154,7 +154,7 @@ class ViT(nn.Module):
                             where="x".join(map(str, images.shape[-2:])),
                             remedy="Resize the images, or build the model with another image_size")
         patches = self.patch_embed(images)
-        tokens = torch.cat([self.cls_token.expand(len(images), -1, -1), patches], dim=1)  # [B, 1 + N, dim]
+        tokens = torch.cat([self.cls_token.expand(images.shape[0], -1, -1), patches], dim=1)  # [B, 1 + N, dim]
         return self.norm(self.blocks(self.pos_drop(tokens + self.pos_embed)))
 
     def features(self, images: Tensor) -> list[Tensor]:
