@@ -7,7 +7,7 @@ equal weights, get equal images and alternate in one process; the median of the 
 ours: above 1 we are faster) is kept. A training step is forward, cross-entropy, backward; no optimizer, which would be
 the same for both. Memory is the most that a training step at the largest batch holds at one time beyond the weights.
 Exit code 1 when a ratio is below 0.97, the geometric mean below 1 or our memory more than 1 % above the peer's.
-Needs the extra 'parity'. Results: benchmarks/results/classifiers.json
+Needs the extra 'parity'. Results: benchmarks/results/classifiers.json, in which families that are not run again stay.
 """
 
 from __future__ import annotations
@@ -136,18 +136,19 @@ def main() -> int:
     arguments = parser.parse_args()
     torch.set_num_threads(1)
     batches = [int(size) for size in arguments.sizes.split(",")]
-    results, ratios, worst_memory = {}, [], 0.0
+    results = json.loads(arguments.out.read_text())["results"] if arguments.out.is_file() else {}
     for name in arguments.families.split(","):
         size = SIZES.get(name, arguments.image_size)
         ours, theirs = pair(name)
         found = measure(ours, theirs, size, batches, arguments.rounds, arguments.seconds)
         memory = {side: round(peak_memory(model, size, batches[-1]), 2)
                   for side, model in (("ours", ours), ("theirs", theirs))}
-        ratios += [row["speed against the peer"] for row in found.values()]
-        worst_memory = max(worst_memory, memory["ours"] / memory["theirs"])
         results[name] = {"peer": " ".join(FAMILIES[name]), "image_size": size, **found, "peak MiB": memory}
         print(f"{name:<20} " + "  ".join(f"{what} {row['speed against the peer']:.3f}" for what, row in found.items())
               + f"  memory {memory['ours'] / memory['theirs']:.3f}", flush=True)
+    ratios = [row["speed against the peer"] for family in results.values() for row in family.values()
+              if isinstance(row, dict) and "rounds" in row]
+    worst_memory = max(family["peak MiB"]["ours"] / family["peak MiB"]["theirs"] for family in results.values())
     mean = math.exp(statistics.fmean(map(math.log, ratios)))
     print(f"geometric mean {mean:.4f}, lowest {min(ratios):.3f}, memory at most {worst_memory:.3f} of the peer's")
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
