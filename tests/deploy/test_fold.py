@@ -49,7 +49,7 @@ def test_every_family_computes_the_same_folded(family, change):
     assert bn_count(found.model) == len(found.kept)
     if change is fold_batch_norm:
         assert len(found.folded) + len(found.kept) == bn_count(model)
-        assert found.folded or not bn_count(model)
+        assert found.folded or not bn_count(model) or family == "convmixer"  # an activation stands before each norm
     if family in WHOLE or change is reparameterise:
         assert not found.kept
     model.eval()

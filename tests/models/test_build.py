@@ -15,12 +15,13 @@ VIT = {"dim": 24, "depth": 1, "num_heads": 3, "num_classes": 5}
 
 def test_listing_filters_and_searches():
     assert {row.family for row in list_models(family="vit")} == {"vit"}
-    assert [row.name for row in list_models(search="RESNET5")] == ["resnet56", "resnet50", "wide_resnet50_2"]
+    assert [row.name for row in list_models(search="RESNET56")] == ["ac_resnet56", "resnet56"]
     assert [row.name for row in list_models(search="gradient-based")] == ["lenet5", "lenet5_full",
                                                                           "lenet5_relu"]
     assert list_models(task="classification", search="nothing like it") == []
     row = next(row for row in list_models() if row.name == "resnet50")
-    assert (row.params, row.image_size, row.weights) == (25_557_032, (224, 224), ("torchvision",))
+    assert (row.params, row.image_size, row.weights) == (
+        25_557_032, (224, 224), ("torchvision", "transformers", "timm"))
     assert (row.top1, row.top1_data) == (76.13, "ImageNet-1k")
 
 
