@@ -173,6 +173,7 @@ def test_page_is_no_wider_than_a_phone(tmp_path):
         "multi": {"multi_label": True},
         "begun": {"epochs": 0, "evaluated": False, "status": "started"},
     }
-    pages = {name: render(make_sample_run(tmp_path / name, **about)) for name, about in runs.items()}
+    folder = tmp_path / ("a-folder-whose-name-is-long-" * 5)
+    pages = {name: render(make_sample_run(folder / name, **about)) for name, about in runs.items()}
     seen = visit(pages, tmp_path / "browser", width=390)
     assert {name: one["overflow"] for name, one in seen.items()} == dict.fromkeys(runs, 0)
