@@ -53,7 +53,8 @@ RUNS = [
 ]
 
 
-@pytest.mark.parametrize(("about", "absent"), RUNS, ids=lambda value: str(value)[:40])
+@pytest.mark.parametrize(("about", "absent"), RUNS,
+                         ids=lambda value: str(sorted(value) if isinstance(value, set) else value)[:40])
 def test_page_has_its_sections_and_balanced_tags(tmp_path, about, absent):
     reader = PageReader(render(make_sample_run(tmp_path / "run", **about)))
     assert reader.unbalanced == []
