@@ -6,6 +6,7 @@ import json
 import statistics
 import sys
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "results.md"
@@ -40,9 +41,20 @@ def render() -> str:
         names = list(next(iter(measured["results"].values())))
         page += "| | " + " | ".join(names) + " |\n|" + " --- |" * (len(names) + 1) + "\n"
         for name, row in measured["results"].items():
-            page += f"| {name} | " + " | ".join(str(row[n]) for n in names) + " |\n"
+            page += f"| {name} | " + " | ".join(cell(row[n]) for n in names) + " |\n"
+        whole = {what: value for what, value in measured.items() if isinstance(value, float)}
+        if whole:
+            page += "\n" + ", ".join(f"{what} {value}" for what, value in whole.items()) + "\n"
         page += f"\nCommand: `{' '.join(measured['command'])}`\n"
     return page
+
+
+def cell(value: Any) -> str:
+    """A ratio stands for the measurement that it comes from; other parts are listed."""
+    if isinstance(value, dict):
+        ratio = value.get("speed against the peer")
+        return f"{ratio:.3f}" if ratio is not None else " / ".join(str(part) for part in value.values())
+    return str(value)
 
 
 def main() -> int:
