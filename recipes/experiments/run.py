@@ -32,8 +32,8 @@ from recipes.reproduce import CIFAR10, unpack_cifar10  # noqa: E402
 from visus.core.device import environment  # noqa: E402
 from visus.core.errors import TrainingDiverged, UserError  # noqa: E402
 from visus.core.files import write_json, write_text  # noqa: E402
-from visus.report import charts  # noqa: E402
 from visus.report.charts import Axis, tag  # noqa: E402
+from visus.report.figures import standalone  # noqa: E402
 from visus.run.recipe import Recipe, parse_assignments, read_yaml  # noqa: E402
 from visus.run.train import flat  # noqa: E402
 
@@ -298,11 +298,7 @@ def figure(experiment: Experiment, runs: Results) -> str:
     parts += [tag("text", text, class_="tick", x=x, y=height - 12) for text, x in (
         ("dashed: training images; solid: held-out images", 16),
         ("pale: training images; full: test images", PANEL_WIDTH * len(experiment.panels) + 20))]
-    css = (Path(charts.__file__).parent / "assets" / "charts.css").read_text(encoding="utf-8")
-    return str(tag("svg", tag("title", experiment.title), tag("style", Markup(css + FIGURE_CSS)),
-                   tag("rect", class_="ground", width=width, height=height), *parts, class_="visus-chart",
-                   xmlns="http://www.w3.org/2000/svg", role="img", viewBox=f"0 0 {width} {height}", width=width,
-                   height=height)) + "\n"
+    return standalone(Markup("").join(parts), width, height, title=experiment.title, css=FIGURE_CSS) + "\n"
 
 
 def curves(title: str, labels: Mapping[str, str], runs: Results, y_axis: Axis, left: int) -> list[Markup]:

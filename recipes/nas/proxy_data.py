@@ -6,7 +6,6 @@ import json
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +20,7 @@ from visus.core.files import write_json, write_text
 from visus.core.seeds import permutation
 from visus.data.opening import open_samples
 from visus.report.charts import Series, line_axes, line_chart
+from visus.report.figures import chart_style
 from visus.search.proxy import ProxyData
 
 SIZES = {"train": 1000, "val": 300, "test": 497}
@@ -62,9 +62,8 @@ def write_section(path: Path, name: str, value: dict[str, Any]) -> None:
 def draw(path: Path, title: str, series: list[Series], x_label: str) -> None:
     """A line chart of shares as an SVG file that carries its own style."""
     chart = line_chart(title, series, line_axes(series, percentage=True), x_label=x_label, percentage=True)
-    style = files("visus.report").joinpath("assets", "charts.css").read_text(encoding="utf-8")
     head, _, rest = str(chart).partition(">")
-    write_text(path, f"{head}><style>{style}</style>{rest}\n")
+    write_text(path, f"{head}><style>{chart_style()}</style>{rest}\n")
 
 
 def table(rows: list[tuple[str, ...]]) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fcntl
-import json
 import os
 import re
 import shutil
@@ -14,11 +13,11 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from http.client import HTTPException, HTTPMessage
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 from urllib.parse import urlsplit
 
 from visus.core.errors import ResourceError, UserError
-from visus.core.files import sha256, sync_folder, write_json
+from visus.core.files import read_json, sha256, sync_folder, write_json
 
 BLOCK = 1 << 20
 TIMEOUT_S = 30.0
@@ -191,9 +190,9 @@ def _notes(path: Path) -> Path:
 def _known_etag(path: Path, url: str) -> str | None:
     """The strong ETag of the answer that .part comes from."""
     try:
-        notes: Any = json.loads(_notes(path).read_bytes())
+        notes = read_json(_notes(path))
         etag = notes["etag"] if notes["url"] == url else None
-    except (OSError, ValueError, KeyError, TypeError):
+    except (UserError, KeyError, TypeError):
         return None
     return etag if isinstance(etag, str) and not etag.startswith("W/") else None
 

@@ -28,7 +28,7 @@ class PatchStem(nn.Module):
         if images.shape[-2:] != (size, size):
             raise UserError(f"this model was built for images of {size} x {size} pixels",
                             where="x".join(map(str, images.shape[-2:])),
-                            remedy="Resize the images, or build the model with another image_size and train it")
+                            remedy="Resize the images, or build the model with another image_size")
         return self.proj(images).flatten(2).transpose(1, 2)  # [B, dim, h, w] -> [B, h * w, dim]
 
     def maps(self, tokens: Tensor) -> Tensor:

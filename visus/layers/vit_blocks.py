@@ -91,7 +91,8 @@ def initialise_tokens(model: nn.Module) -> None:
         if isinstance(module, nn.Linear):
             nn.init.trunc_normal_(module.weight, std=0.02)
             nn.init.zeros_(module.bias)
-        elif isinstance(module, PatchStem):
+    for module in model.modules():
+        if isinstance(module, PatchStem):
             nn.init.trunc_normal_(module.proj.weight, std=math.sqrt(1 / module.proj.weight[0].numel()))
             nn.init.zeros_(module.proj.bias)
 

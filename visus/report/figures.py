@@ -29,7 +29,7 @@ def learning_curves_svg(run: RunFolder) -> str:
         raise RunError(
             "holds no step or epoch to draw yet", where=run.path / "log.jsonl", remedy="Wait for the first epoch to end"
         )
-    return _standalone(_stack(panels), charts.LINE_WIDTH, len(panels) * (charts.LINE_HEIGHT + 22))
+    return standalone(_stack(panels), charts.LINE_WIDTH, len(panels) * (charts.LINE_HEIGHT + 22))
 
 
 def confusion_svg(evaluation: Evaluation) -> str:
@@ -49,7 +49,7 @@ def confusion_svg(evaluation: Evaluation) -> str:
             remedy="evaluation.confused lists the most confused pairs",
         )
     size = charts.heat_map_size(labels)
-    return _standalone(charts.heat_map(labels, evaluation.confusion["counts"]), size.width, size.height)
+    return standalone(charts.heat_map(labels, evaluation.confusion["counts"]), size.width, size.height)
 
 
 def reliability_svg(evaluation: Evaluation) -> str:
@@ -59,7 +59,7 @@ def reliability_svg(evaluation: Evaluation) -> str:
             f"the evaluation on {evaluation.split!r} holds no reliability bins",
             remedy="Several labels an image have none; see evaluation.per_class",
         )
-    return _standalone(charts.reliability_diagram(rows(evaluation.reliability.get("bins"))), *charts.RELIABILITY_SIZE)
+    return standalone(charts.reliability_diagram(rows(evaluation.reliability.get("bins"))), *charts.RELIABILITY_SIZE)
 
 
 def _stack(panels: list[Panel]) -> Markup:
@@ -75,18 +75,24 @@ def _stack(panels: list[Panel]) -> Markup:
     )
 
 
-def _standalone(drawing: Markup, width: int, height: int) -> str:
+def standalone(drawing: Markup, width: int, height: int, *, title: str | None = None, css: str = "") -> str:
+    """An SVG file of a drawing: its own style, to which `css` adds, and a ground for light and dark pages. title: what
+    a screen reader says."""
+    named = () if title is None else (charts.tag("title", title),)
+    style = charts.tag("style", Markup(chart_style() + css))
     ground = charts.tag("rect", class_="ground", width=width, height=height)
     return str(
         charts.tag(
             "svg",
-            charts.tag("style", Markup(chart_style())),
+            *named,
+            style,
             ground,
             drawing,
             class_="visus-chart",
             xmlns="http://www.w3.org/2000/svg",
+            role=None if title is None else "img",
+            viewBox=f"0 0 {width} {height}",
             width=width,
             height=height,
-            viewBox=f"0 0 {width} {height}",
         )
     )

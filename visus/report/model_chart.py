@@ -10,13 +10,12 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from markupsafe import Markup
 
 from visus.core.passport import Passport
-from visus.report import charts
 from visus.report.charts import Axis, domain, tag, text_width
+from visus.report.figures import standalone
 
 IMAGENET = "ImageNet-1k"
 WIDTH, HEIGHT = 960, 760
@@ -86,15 +85,6 @@ ALEXNET_WITH_MORE_IMAGES = 15.3
 ONE_PERSON = 5.1  # Russakovsky et al. 2015, section 6.4, the first annotator, from memory
 
 
-def standalone(title: str, parts: Iterable[Markup], width: int, height: int) -> str:
-    """An SVG file: its own style, a ground for light and dark pages."""
-    css = (Path(charts.__file__).parent / "assets" / "charts.css").read_text(encoding="utf-8")
-    return str(tag("svg", tag("title", title), tag("style", Markup(css + FIGURE_CSS)),
-                   tag("rect", class_="ground", width=width, height=height), *parts, class_="visus-chart",
-                   xmlns="http://www.w3.org/2000/svg", role="img", viewBox=f"0 0 {width} {height}",
-                   width=width, height=height)) + "\n"
-
-
 def hue(family: str) -> str:
     return next((name for name, families in HUES.items() if family in families), "grey")
 
@@ -134,7 +124,7 @@ def model_chart(passports: Iterable[Passport], main: Sequence[str] = MAIN) -> st
     note = (f"{len(bubbles)} registered models; parameters and operations counted here at each model's image size, "
             "accuracy as its source states it (training and crops differ)")
     parts.append(tag("text", note, class_="tick", x=16, y=HEIGHT - 10))
-    return standalone(title, parts, WIDTH, HEIGHT)
+    return standalone(Markup("").join(parts), WIDTH, HEIGHT, title=title, css=FIGURE_CSS) + "\n"
 
 
 def _words(bubble: Bubble) -> str:
@@ -272,4 +262,4 @@ def winners_chart() -> str:
         tag("text", "Figures from memory of Russakovsky et al. 2015 and of the challenge's result pages.",
             class_="tick", x=16, y=height - 9),
     ]
-    return standalone(title, parts, width, height)
+    return standalone(Markup("").join(parts), width, height, title=title, css=FIGURE_CSS) + "\n"

@@ -7,9 +7,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from visus.core.summary import LayerRow, ModelSummary, summarise
+from visus.core.summary import LayerRow, ModelSummary
 from visus.models import registry
-from visus.run.models import create_model
+from visus.run.models import create_model, describe_model
 
 COLUMNS = {"weights": "weights", "macs": "MACs", "values": "values"}
 _UNITS = {"K": 10**3, "M": 10**6, "G": 10**9}
@@ -61,10 +61,9 @@ def layer_tables(name: str, image_size: int | None = None) -> list[LayerTable]:
 def _summary(name: str, image_size: int | None, config: Mapping[str, Any]) -> ModelSummary:
     from visus.core.meta import on_meta
 
-    size = image_size or registry.get(name).about["preprocessing"]["size"][0]
     with on_meta():
-        model: Any = create_model(name, image_size=image_size, **config)
-    return summarise(model, (1, model.config.in_channels, size, size), name)
+        model = create_model(name, image_size=image_size, **config)
+    return describe_model(model, image_size or registry.get(name).about["preprocessing"]["size"][0])
 
 
 def _shown(row: LayerRow) -> bool:

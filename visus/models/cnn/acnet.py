@@ -14,11 +14,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from visus import models
+from visus.core.meta import on_meta
 from visus.core.validate import boolean, one_of, positive, require
 from visus.ops.fold import fold_after, norm_as_affine
 
@@ -86,7 +86,7 @@ class AsymmetricConv(nn.Module):
         column, column_bias = self.vertical.kernel_and_bias()
         weight = weight + F.pad(row, (0, 0, 1, 1)) + F.pad(column, (1, 1, 0, 0))
         conv = self.square.conv
-        with torch.device("meta"):
+        with on_meta():
             plain = nn.Conv2d(conv.in_channels, conv.out_channels, 3, conv.stride, 1)
         bias = bias + row_bias + column_bias
         plain.load_state_dict({"weight": weight.to(conv.weight), "bias": bias.to(conv.weight)}, assign=True)
@@ -152,7 +152,7 @@ class ACNet(nn.Module):
         """A new network of plain layers that computes what this one does in eval mode; itself where it is fused."""
         if self.config.fused:
             return self
-        with torch.device("meta"):
+        with on_meta():
             plain = ACNet(replace(self.config, fused=True))
         ours = self.state_dict()
         state = {name: ours[name].clone() for name in plain.state_dict() if name in ours}

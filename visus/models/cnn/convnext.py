@@ -20,6 +20,7 @@ from visus.core.validate import positive, probability, require
 from visus.layers.channel_norm import ChannelNorm
 from visus.layers.drop_path import DropPath
 from visus.layers.feature_sequential import FeatureSequential
+from visus.layers.permute import Permute
 
 NORM_EPS = 1e-6
 MLP_RATIO = 4
@@ -49,17 +50,6 @@ class ConvNeXtConfig:
                 "be above 0")
         probability(drop_path=self.drop_path)
         positive(in_channels=self.in_channels, num_classes=self.num_classes)
-
-
-class Permute(nn.Module):
-    """Reorders the axes; the numbers in a block's row are then those of its public names."""
-
-    def __init__(self, *order: int):
-        super().__init__()
-        self.order = order
-
-    def forward(self, maps: Tensor) -> Tensor:
-        return maps.permute(self.order)
 
 
 class Block(nn.Module):

@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from visus import models
+from visus.core.meta import on_meta
 from visus.core.validate import boolean, positive, require
 from visus.layers.squeeze_excitation import SqueezeExcitation
 from visus.ops.fold import fold_after, norm_as_affine
@@ -152,7 +153,7 @@ class RepVGG(nn.Module):
         """A new network of the plain form that computes what this one does in eval mode; itself where it is fused."""
         if self.config.fused:
             return self
-        with torch.device("meta"):
+        with on_meta():
             plain = RepVGG(replace(self.config, fused=True))
         ours = self.state_dict()
         state = {name: ours[name].clone() for name in plain.state_dict() if name in ours}

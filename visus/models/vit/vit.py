@@ -9,23 +9,18 @@ forward: images [B, C, S, S], normalised -> logits [B, num_classes].
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from visus import models
-from visus.core.errors import UserError
 from visus.core.preprocessing import IMAGENET_MEAN, IMAGENET_STD
-from visus.core.validate import positive, probability, require
-from visus.layers.drop_path import DropPath
-from visus.ops.positions import resize_positions
-
-NORM_EPS = 1e-6
+from visus.core.validate import positive, probability
+from visus.layers.patch_stem import PatchStem
+from visus.layers.vit_blocks import NORM_EPS, PreNormBlock, fit_positions, initialise_tokens, require_tokens
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,73 +40,9 @@ class ViTConfig:
     num_classes: int = 1000
 
     def __post_init__(self) -> None:
-        positive(image_size=self.image_size, patch_size=self.patch_size, dim=self.dim, depth=self.depth,
-                 num_heads=self.num_heads, in_channels=self.in_channels, num_classes=self.num_classes)
-        require(self.image_size % self.patch_size == 0, "image_size", self.image_size,
-                f"be a multiple of patch_size={self.patch_size}")
-        require(self.dim % self.num_heads == 0, "dim", self.dim,
-                f"be a multiple of num_heads={self.num_heads}")
-        require(isinstance(self.mlp_ratio, int | float) and self.dim * self.mlp_ratio >= 1, "mlp_ratio",
-                self.mlp_ratio, "leave at least one hidden unit")
+        require_tokens(self.image_size, self.patch_size, self.dim, self.num_heads, self.mlp_ratio)
+        positive(depth=self.depth, in_channels=self.in_channels, num_classes=self.num_classes)
         probability(dropout=self.dropout, drop_path=self.drop_path)
-
-
-class PatchEmbed(nn.Module):
-    """[B, C, S, S] -> tokens [B, (S / patch_size)^2, dim], row by row."""
-
-    def __init__(self, in_channels: int, dim: int, patch_size: int):
-        super().__init__()
-        self.proj = nn.Conv2d(in_channels, dim, patch_size, patch_size)
-
-    def forward(self, images: Tensor) -> Tensor:
-        return self.proj(images).flatten(2).transpose(1, 2)  # [B, dim, h, w] -> [B, h * w, dim]
-
-
-class Attention(nn.Module):
-    """Multi-head self-attention, equations 5 to 8 (appendix A): [B, N, dim] -> [B, N, dim]."""
-
-    def __init__(self, dim: int, num_heads: int, dropout: float):
-        super().__init__()
-        self.num_heads = num_heads
-        self.qkv = nn.Linear(dim, 3 * dim)
-        self.proj = nn.Linear(dim, dim)
-        self.proj_drop = nn.Dropout(dropout)
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        batch, count, dim = tokens.shape
-        qkv = self.qkv(tokens).reshape(batch, count, 3, self.num_heads, dim // self.num_heads)
-        q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # each [B, heads, N, dim / heads]
-        out = F.scaled_dot_product_attention(q, k, v)
-        return self.proj_drop(self.proj(out.transpose(1, 2).reshape(batch, count, dim)))
-
-
-class MLP(nn.Module):
-    def __init__(self, dim: int, hidden_dim: int, dropout: float):
-        super().__init__()
-        self.fc1 = nn.Linear(dim, hidden_dim)
-        self.act = nn.GELU()
-        self.drop1 = nn.Dropout(dropout)
-        self.fc2 = nn.Linear(hidden_dim, dim)
-        self.drop2 = nn.Dropout(dropout)
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        return self.drop2(self.fc2(self.drop1(self.act(self.fc1(tokens)))))
-
-
-class Block(nn.Module):
-    """Equations 2 and 3: normalise, attend, add; normalise, MLP, add."""
-
-    def __init__(self, dim: int, num_heads: int, hidden_dim: int, dropout: float, drop_path: float):
-        super().__init__()
-        self.norm1 = nn.LayerNorm(dim, eps=NORM_EPS)
-        self.attn = Attention(dim, num_heads, dropout)
-        self.norm2 = nn.LayerNorm(dim, eps=NORM_EPS)
-        self.mlp = MLP(dim, hidden_dim, dropout)
-        self.drop_path = DropPath(drop_path) if drop_path else nn.Identity()
-
-    def forward(self, tokens: Tensor) -> Tensor:
-        tokens = tokens + self.drop_path(self.attn(self.norm1(tokens)))
-        return tokens + self.drop_path(self.mlp(self.norm2(tokens)))
 
 
 class ViT(nn.Module):
@@ -120,61 +51,36 @@ class ViT(nn.Module):
     def __init__(self, config: ViTConfig):
         super().__init__()
         self.config = config
-        self.grid = config.image_size // config.patch_size
-        self.patch_embed = PatchEmbed(config.in_channels, config.dim, config.patch_size)
+        self.patch_embed = PatchStem(config.in_channels, config.dim, config.image_size, config.patch_size)
         self.cls_token = nn.Parameter(torch.empty(1, 1, config.dim))
-        self.pos_embed = nn.Parameter(torch.empty(1, 1 + self.grid**2, config.dim))
+        self.pos_embed = nn.Parameter(torch.empty(1, 1 + self.patch_embed.grid**2, config.dim))
         self.pos_drop = nn.Dropout(config.dropout)
         rates = [config.drop_path * i / max(config.depth - 1, 1) for i in range(config.depth)]
-        self.blocks = nn.Sequential(*[Block(config.dim, config.num_heads, int(config.dim * config.mlp_ratio),
-                                            config.dropout, rate) for rate in rates])
+        self.blocks = nn.Sequential(*[PreNormBlock(config.dim, config.num_heads, int(config.dim * config.mlp_ratio),
+                                                   config.dropout, rate) for rate in rates])
         self.norm = nn.LayerNorm(config.dim, eps=NORM_EPS)
         self.head = nn.Linear(config.dim, config.num_classes)
         self.feature_channels = (config.dim,)
         self.feature_strides = (config.patch_size,)
-        self._initialise()
-
-    def _initialise(self) -> None:
-        nn.init.trunc_normal_(self.cls_token, std=0.02)
-        nn.init.trunc_normal_(self.pos_embed, std=0.02)
-        for module in self.modules():
-            if isinstance(module, nn.Linear):
-                nn.init.trunc_normal_(module.weight, std=0.02)
-                nn.init.zeros_(module.bias)
-        kernel = self.patch_embed.proj
-        nn.init.trunc_normal_(kernel.weight, std=math.sqrt(1 / kernel.weight[0].numel()))
-        nn.init.zeros_(kernel.bias)
+        initialise_tokens(self)
 
     def tokens(self, images: Tensor) -> Tensor:
         """[B, C, S, S] -> normalised tokens [B, 1 + N, dim], class token first. Raises UserError for another
         size."""
-        size = self.config.image_size
-        if images.shape[-2:] != (size, size):
-            raise UserError(f"this model was built for images of {size} x {size} pixels",
-                            where="x".join(map(str, images.shape[-2:])),
-                            remedy="Resize the images, or build the model with another image_size")
         patches = self.patch_embed(images)
         tokens = torch.cat([self.cls_token.expand(images.shape[0], -1, -1), patches], dim=1)  # [B, 1 + N, dim]
         return self.norm(self.blocks(self.pos_drop(tokens + self.pos_embed)))
 
     def features(self, images: Tensor) -> list[Tensor]:
         """[B, C, S, S] -> one map [B, dim, S / patch_size, S / patch_size]: the patches' last tokens."""
-        patches = self.tokens(images)[:, 1:].transpose(1, 2)  # [B, dim, N]
-        return [patches.unflatten(2, (self.grid, self.grid))]
+        return [self.patch_embed.maps(self.tokens(images)[:, 1:])]
 
     def forward(self, images: Tensor) -> Tensor:
         return self.head(self.tokens(images)[:, 0])
 
     def adapt(self, state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
         """The state with its position embedding resized to this model's grid, and what was done in words."""
-        state, notes = dict(state), []
-        positions = state.get("pos_embed")
-        if positions is not None and positions.ndim == 3 and positions.shape[1:] != self.pos_embed.shape[1:]:
-            side = math.isqrt(max(positions.shape[1] - 1, 0))
-            if side and side**2 == positions.shape[1] - 1 and positions.shape[2] == self.config.dim:
-                state["pos_embed"] = resize_positions(positions, (side, side), (self.grid, self.grid), 1)
-                notes.append(f"pos_embed was resized from {side} x {side} patches to {self.grid} x {self.grid}")
-        return state, notes
+        return fit_positions(state, self.pos_embed, num_prefix=1)
 
 
 _TORCHVISION_NAMES = (  # torchvision's part -> ours, in order
