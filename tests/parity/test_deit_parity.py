@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from tests.parity.test_models_parity import SLOW, TOLERANCE, assert_near, peer, randomise
+from tests.parity.test_models_parity import SLOW, TOLERANCE, assert_near, assert_same_step, peer, randomise
 from visus.models.vit import cait, deit, deit3
 from visus.run.models import create_model, load_weights
 
@@ -54,16 +54,7 @@ def test_eval_output_equals_timms(row, dtype):
 def test_training_step_equals_timms(row):
     """Outputs and every gradient, in train mode and float64."""
     ours, theirs, images = pair(row, torch.float64)
-    outputs = ours.train()(images), theirs.train()(images)
-    assert_near(*outputs, 1e-10, row)
-    for logits in outputs:
-        nn.functional.cross_entropy(logits, torch.arange(4)).backward()
-    expected = dict(theirs.named_parameters())
-    assert expected.keys() == dict(ours.named_parameters()).keys()
-    for name, parameter in ours.named_parameters():
-        theirs_grad = expected[name].grad
-        if max(parameter.grad.abs().max(), theirs_grad.abs().max()) > 1e-13:  # a bias before softmax moves nothing
-            assert_near(parameter.grad, theirs_grad, 1e-9, name)
+    assert_same_step(ours, theirs, images, "timm")
 
 
 @pytest.mark.parametrize("row", ROWS)

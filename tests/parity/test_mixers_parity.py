@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from tests.parity.test_models_parity import SLOW, TOLERANCE, assert_near, peer, randomise
+from tests.parity.test_models_parity import SLOW, TOLERANCE, assert_near, assert_same_step, peer, randomise
 from tools.peers import load_peer
 from visus.run.models import create_model, load_weights
 
@@ -92,14 +92,7 @@ def test_eval_output_equals_timms(row, dtype):
 @pytest.mark.parametrize("row", ROWS)
 def test_training_step_equals_timms(row):
     ours, theirs, images = pair(row, torch.float64)
-    for model in (ours.train(), theirs.train()):
-        nn.functional.cross_entropy(model(images), torch.arange(4)).backward()
-    expected = {n: p.grad for n, p in theirs.named_parameters()}
-    for n, p in ours.named_parameters():
-        if max(p.grad.abs().max(), expected[n].abs().max()) > 1e-13:  # a sum that is zero but for rounding
-            assert_near(p.grad, expected[n], 1e-9, n)
-    for n, b in ours.named_buffers():
-        assert_near(b.double(), dict(theirs.named_buffers())[n].double(), 1e-10, n)
+    assert_same_step(ours, theirs, images, "timm")
 
 
 @pytest.mark.parametrize("row", ROWS)

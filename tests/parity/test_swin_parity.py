@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import nn
 
-from tests.parity.test_models_parity import TOLERANCE, assert_near, peer, randomise
+from tests.parity.test_models_parity import TOLERANCE, assert_near, assert_same_step, peer, randomise
 from tools.peers import load_peer
 from visus.ops.windows import resize_bias_table
 from visus.run.models import create_model, load_weights
@@ -92,17 +92,7 @@ def test_eval_output_equals_the_peers(row, dtype):
 def test_training_step_equals_the_peers(row):
     """Outputs and every gradient, in train mode and float64."""
     ours, theirs, images = pair(row, torch.float64)
-    for model in (ours.train(), theirs.train()):
-        nn.functional.cross_entropy(model(images), torch.arange(3)).backward()
-    name, config, origin, *_ = ROWS[row]
-    gradients = create_model(name, **config).double()
-    zero = {n: torch.zeros_like(p) for n, p in theirs.named_parameters()}
-    load_weights(gradients, {**theirs.state_dict(), **zero,
-                             **{n: p.grad for n, p in theirs.named_parameters() if p.grad is not None}}, origin)
-    expected = dict(gradients.named_parameters())
-    for n, p in ours.named_parameters():
-        if max(p.grad.abs().max(), expected[n].abs().max()) > 1e-13:
-            assert_near(p.grad, expected[n], 1e-9, n)
+    assert_same_step(ours, theirs, images, ROWS[row][2])
 
 
 @pytest.mark.parametrize("row", [row for row in ROWS if row.endswith("-torchvision")])

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from tests.parity.test_models_parity import SLOW, TOLERANCE, assert_near, randomise
+from tests.parity.test_models_parity import SLOW, TOLERANCE, assert_near, assert_same_step, randomise
 from tools.peers import load_peer
 from visus.core.errors import CheckpointError
 from visus.core.meta import on_meta
@@ -119,21 +119,7 @@ def test_eval_output_equals_transformers(row, dtype):
 def test_training_step_equals_transformers(row):
     """Outputs, every gradient and the running statistics, in train mode and float64."""
     ours, theirs, images = pair(row, torch.float64)
-    labels = torch.arange(4)
-    outputs = ours.train()(images), theirs.train()(images).logits
-    assert_near(*outputs, 1e-10, row)
-    for logits in outputs:
-        nn.functional.cross_entropy(logits, labels).backward()
-    name, config, *_ = ROWS[row]
-    gradients = create_model(name, num_classes=6, **config).double()
-    load_weights(gradients, {**theirs.state_dict(), **{n: p.grad for n, p in theirs.named_parameters()}},
-                 "transformers")
-    expected = dict(gradients.named_parameters())
-    for n, p in ours.named_parameters():
-        if max(p.grad.abs().max(), expected[n].abs().max()) > 1e-13:  # keys' biases move nothing: rounding
-            assert_near(p.grad, expected[n], 1e-9, n)
-    for n, b in ours.named_buffers():
-        assert_near(b.double(), dict(gradients.named_buffers())[n].double(), 1e-10, n)
+    assert_same_step(ours, theirs, images, "transformers")
 
 
 def test_a_stride_in_the_first_convolution_is_seen():
