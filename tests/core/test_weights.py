@@ -84,7 +84,8 @@ def test_type_that_safetensors_lacks_is_named(tmp_path):
 
 @pytest.mark.parametrize("wrap",
                          [lambda s: s, lambda s: {"state_dict": s, "epoch": 3}, lambda s: {"model": s},
-                                  lambda s: {"model_state_dict": OrderedDict(s), "loss": 0.5}])
+                                  lambda s: {"model_state_dict": OrderedDict(s), "loss": 0.5},
+                                  lambda s: {"epoch": 3, "model_state": s}])
 @pytest.mark.parametrize("legacy", [False, True])
 def test_torch_checkpoints_are_read(tmp_path, wrap, legacy):
     tensors = {k: v for k, v in TENSORS.items() if k != "empty"}

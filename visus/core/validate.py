@@ -20,6 +20,13 @@ def positive(**fields: Any) -> None:
                 "be a whole number of at least 1")
 
 
+def natural(**fields: Any) -> None:
+    """Each field is an int of at least 0 (bool is not an int here)."""
+    for field, value in fields.items():
+        require(isinstance(value, int) and not isinstance(value, bool) and value >= 0, field, value,
+                "be a whole number of at least 0")
+
+
 def probability(**fields: Any) -> None:
     """Each field is a number in [0, 1)."""
     for field, value in fields.items():

@@ -78,7 +78,8 @@ _AGAIN = "Download or copy it again"
 def read_state_dict(path: str | Path) -> dict[str, Tensor]:
     """The tensors of a safetensors or torch file, on the CPU.
 
-    A checkpoint that nests its tensors under `state_dict`, `model_state_dict` or `model` is unwrapped.
+    A checkpoint that nests its tensors under `state_dict`, `model_state_dict`, `model_state` or `model` is
+    unwrapped.
     Raises CheckpointError, which names the file and what it is, for anything that is not a plain, whole file
     of tensors.
     """
@@ -444,7 +445,7 @@ class _Scan:
 
 def _plain_tensors(path: Path, loaded: Any, size: int) -> dict[str, Tensor]:
     if isinstance(loaded, dict) and not any(isinstance(value, Tensor) for value in loaded.values()):
-        for key in ("state_dict", "model_state_dict", "model"):
+        for key in ("state_dict", "model_state_dict", "model_state", "model"):
             if isinstance(loaded.get(key), dict):
                 loaded = loaded[key]
                 break

@@ -6,12 +6,13 @@ from torch import Tensor, nn
 
 
 class MLP(nn.Module):
-    """Linear, GELU, linear over the last axis: [..., dim] -> the same shape. dropout: after GELU and at the end."""
+    """Linear, activation, linear over the last axis: [..., dim] -> the same shape. dropout: after the activation and at
+    the end. activation: GELU unless given."""
 
-    def __init__(self, dim: int, hidden_dim: int, dropout: float = 0.0):
+    def __init__(self, dim: int, hidden_dim: int, dropout: float = 0.0, activation: type[nn.Module] = nn.GELU):
         super().__init__()
         self.fc1 = nn.Linear(dim, hidden_dim)
-        self.act = nn.GELU()
+        self.act = activation()
         self.drop1 = nn.Dropout(dropout)
         self.fc2 = nn.Linear(hidden_dim, dim)
         self.drop2 = nn.Dropout(dropout)

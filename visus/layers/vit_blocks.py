@@ -17,7 +17,8 @@ from visus.core.validate import positive, require
 from visus.layers.drop_path import DropPath
 from visus.layers.mlp import MLP
 from visus.layers.patch_stem import PatchStem, check_patches
-from visus.ops.positions import resize_positions
+from visus.ops.attention import attend
+from visus.ops.positions import relative_offsets, resize_offsets, resize_positions, rotary_angles, rotate
 
 NORM_EPS = 1e-6
 
@@ -32,7 +33,8 @@ def require_tokens(image_size: int, patch_size: int, dim: int, num_heads: int, m
 
 
 class SelfAttention(nn.Module):
-    """Multi-head self-attention: [B, N, dim] -> [B, N, dim]."""
+    """Multi-head self-attention: [B, N, dim] -> [B, N, dim]. It does not know where tokens lie: the same tokens in
+    another order give the same answers in that order. Kinds that do have `placed`."""
 
     def __init__(self, dim: int, num_heads: int, dropout: float):
         super().__init__()
@@ -41,12 +43,50 @@ class SelfAttention(nn.Module):
         self.proj = nn.Linear(dim, dim)
         self.proj_drop = nn.Dropout(dropout)
 
-    def forward(self, tokens: Tensor) -> Tensor:
+    def placed(self, q: Tensor, k: Tensor, grid: tuple[int, int] | None) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Queries and keys [B, heads, N, dim / heads] and a bias of their scores, by their places in the grid."""
+        return q, k, None
+
+    def forward(self, tokens: Tensor, grid: tuple[int, int] | None = None) -> Tensor:
         batch, count, dim = tokens.shape
         qkv = self.qkv(tokens).reshape(batch, count, 3, self.num_heads, dim // self.num_heads)
         q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # each [B, heads, N, dim / heads]
-        out = F.scaled_dot_product_attention(q, k, v)
+        q, k, bias = self.placed(q, k, grid)
+        out = attend(q, k, v, bias)
         return self.proj_drop(self.proj(out.transpose(1, 2).reshape(batch, count, dim)))
+
+
+class RelativeAttention(SelfAttention):
+    """Self-attention of patches of a grid after num_prefix other tokens, which adds to each score a learned number for
+    the offset of query and key (Liu et al., Swin Transformer, ICCV 2021, equation 4); scores of other tokens have none.
+    A grid other than side x side gets the table resampled."""
+
+    def __init__(self, dim: int, num_heads: int, dropout: float, side: int, num_prefix: int):
+        super().__init__(dim, num_heads, dropout)
+        self.grid = (side, side)
+        self.num_prefix = num_prefix
+        self.relative_position_bias_table = nn.Parameter(torch.zeros((2 * side - 1) ** 2, num_heads))
+
+    def placed(self, q: Tensor, k: Tensor, grid: tuple[int, int] | None) -> tuple[Tensor, Tensor, Tensor | None]:
+        grid = grid or self.grid
+        table = resize_offsets(self.relative_position_bias_table, self.grid, grid)
+        bias = table[relative_offsets(grid, q.device)].permute(2, 0, 1)[None]  # [1, heads, h * w, h * w]
+        return q, k, F.pad(bias, (self.num_prefix, 0, self.num_prefix, 0)).to(q.dtype)
+
+
+class RotaryAttention(SelfAttention):
+    """Self-attention of patches of a grid after num_prefix other tokens, whose queries and keys are turned by their
+    places (ops.positions.rotary_angles)."""
+
+    def __init__(self, dim: int, num_heads: int, dropout: float, side: int, num_prefix: int):
+        super().__init__(dim, num_heads, dropout)
+        self.grid = (side, side)
+        self.num_prefix = num_prefix
+
+    def placed(self, q: Tensor, k: Tensor, grid: tuple[int, int] | None) -> tuple[Tensor, Tensor, Tensor | None]:
+        angles = rotary_angles(grid or self.grid, q.shape[-1], q)
+        angles = F.pad(angles, (0, 0, self.num_prefix, 0))  # [N, dim / heads / 2]: other tokens are not turned
+        return rotate(q, angles), rotate(k, angles), None
 
 
 class ScaledAdd(nn.Module):
@@ -62,24 +102,45 @@ class ScaledAdd(nn.Module):
 
 class PreNormBlock(nn.Module):
     """Normalise, attend, add; normalise, MLP, add: [B, N, dim] -> [B, N, dim]. layer_scale: first value of the
-    branches' scales, or None for branches without."""
+    branches' scales, or None for branches without. attention, mlp: in place of SelfAttention and of MLP. norm_eps: what
+    the norms add to variances."""
 
     def __init__(self, dim: int, num_heads: int, hidden_dim: int, dropout: float, drop_path: float,
-                 layer_scale: float | None = None):
+                 layer_scale: float | None = None, attention: SelfAttention | None = None,
+                 mlp: nn.Module | None = None, norm_eps: float = NORM_EPS):
         super().__init__()
-        self.norm1 = nn.LayerNorm(dim, eps=NORM_EPS)
-        self.attn = SelfAttention(dim, num_heads, dropout)
+        self.norm1 = nn.LayerNorm(dim, eps=norm_eps)
+        self.attn = attention or SelfAttention(dim, num_heads, dropout)
         self.ls1 = None if layer_scale is None else ScaledAdd(dim, layer_scale)
-        self.norm2 = nn.LayerNorm(dim, eps=NORM_EPS)
-        self.mlp = MLP(dim, hidden_dim, dropout)
+        self.norm2 = nn.LayerNorm(dim, eps=norm_eps)
+        self.mlp = mlp or MLP(dim, hidden_dim, dropout)
         self.ls2 = None if layer_scale is None else ScaledAdd(dim, layer_scale)
         self.drop_path = DropPath(drop_path) if drop_path else nn.Identity()
 
-    def forward(self, tokens: Tensor) -> Tensor:
-        branch = self.drop_path(self.attn(self.norm1(tokens)))
+    def forward(self, tokens: Tensor, grid: tuple[int, int] | None = None) -> Tensor:
+        branch = self.drop_path(self.attn(self.norm1(tokens), grid))
         tokens = tokens + branch if self.ls1 is None else self.ls1(tokens, branch)
         branch = self.drop_path(self.mlp(self.norm2(tokens)))
         return tokens + branch if self.ls2 is None else self.ls2(tokens, branch)
+
+
+class TokenBlocks(nn.Sequential):
+    """Blocks one after the other: tokens [B, N, dim], of which the last h * w are patches of a grid (h, w) -> the
+    same shape."""
+
+    def forward(self, tokens: Tensor, grid: tuple[int, int] | None = None) -> Tensor:
+        for block in self:
+            tokens = block(tokens, grid)
+        return tokens
+
+    def last(self, tokens: Tensor, count: int, grid: tuple[int, int] | None = None) -> list[Tensor]:
+        """What each of the last `count` blocks gives, in their order."""
+        outputs = []
+        for block in self:
+            tokens = block(tokens, grid)
+            outputs.append(tokens)
+            outputs = outputs[-count:]
+        return outputs
 
 
 def initialise_tokens(model: nn.Module) -> None:
@@ -90,22 +151,32 @@ def initialise_tokens(model: nn.Module) -> None:
     for module in model.modules():
         if isinstance(module, nn.Linear):
             nn.init.trunc_normal_(module.weight, std=0.02)
-            nn.init.zeros_(module.bias)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
     for module in model.modules():
         if isinstance(module, PatchStem):
             nn.init.trunc_normal_(module.proj.weight, std=math.sqrt(1 / module.proj.weight[0].numel()))
-            nn.init.zeros_(module.proj.bias)
+            if module.proj.bias is not None:
+                nn.init.zeros_(module.proj.bias)
 
 
-def fit_positions(state: Mapping[str, Tensor], own: Tensor, num_prefix: int) -> tuple[dict[str, Tensor], list[str]]:
+def sized_positions(positions: Tensor, grid: tuple[int, int], num_prefix: int, antialias: bool = True) -> Tensor:
+    """Learned positions of a square grid, [1, num_prefix + s * s, dim], for a grid (h, w) of patches. antialias: as of
+    ops.positions.resize_positions."""
+    side = math.isqrt(positions.shape[1] - num_prefix)
+    return resize_positions(positions, (side, side), grid, num_prefix, antialias)
+
+
+def fit_positions(state: Mapping[str, Tensor], own: Tensor, num_prefix: int,
+                  antialias: bool = True) -> tuple[dict[str, Tensor], list[str]]:
     """The state with its `pos_embed` resized to the square grid of `own`, [1, num_prefix + g * g, dim], and what was
     done in words. One that is no square grid, or of another width, is left for strict loading to refuse."""
     state, notes = dict(state), []
     positions = state.get("pos_embed")
     if positions is not None and positions.ndim == 3 and positions.shape[1:] != own.shape[1:]:
         count = max(positions.shape[1] - num_prefix, 0)
-        side, grid = math.isqrt(count), math.isqrt(own.shape[1] - num_prefix)
+        side, new = math.isqrt(count), math.isqrt(own.shape[1] - num_prefix)
         if side and side**2 == count and positions.shape[2] == own.shape[2]:
-            state["pos_embed"] = resize_positions(positions, (side, side), (grid, grid), num_prefix)
-            notes.append(f"pos_embed was resized from {side} x {side} patches to {grid} x {grid}")
+            state["pos_embed"] = resize_positions(positions, (side, side), (new, new), num_prefix, antialias)
+            notes.append(f"pos_embed was resized from {side} x {side} patches to {new} x {new}")
     return state, notes

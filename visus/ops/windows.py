@@ -12,6 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from visus.ops.positions import relative_offsets, resize_offsets
+
 APART = -100.0  # the authors' score of two places that did not lie side by side before the shift
 
 
@@ -59,10 +61,7 @@ def shift_mask(size: tuple[int, int], window: int, shift: tuple[int, int], like:
 
 def relative_index(window: int, device: torch.device) -> Tensor:
     """[N * N]: for each pair of places, where its offset stands among the (2 window - 1)^2, row by row."""
-    side = torch.arange(window, device=device)
-    offset = side[:, None] - side + window - 1  # [window, window], from 0
-    index = offset[:, None, :, None] * (2 * window - 1) + offset[None, :, None, :]  # [query y, x, key y, x]
-    return index.flatten()
+    return relative_offsets((window, window), device).flatten()
 
 
 def score_bias(table: Tensor, index: Tensor, mask: Tensor | None, windows: Tensor) -> Tensor:
@@ -84,7 +83,5 @@ def table_window(table: Tensor) -> int | None:
 
 def resize_bias_table(table: Tensor, new_window: int) -> Tensor:
     """Bicubic resampling of a table [(2 window - 1)^2, heads] to [(2 new_window - 1)^2, heads], as the authors do."""
-    side, new_side = math.isqrt(len(table)), 2 * new_window - 1
-    maps = table.T.reshape(1, -1, side, side).float()
-    maps = F.interpolate(maps, size=(new_side, new_side), mode="bicubic")
-    return maps.flatten(2)[0].T.contiguous().to(table.dtype)
+    window = (math.isqrt(len(table)) + 1) // 2
+    return resize_offsets(table, (window, window), (new_window, new_window))
