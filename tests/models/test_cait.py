@@ -26,9 +26,9 @@ def test_wrong_config_is_refused_by_name(field, value):
         CaiTConfig(**{**TINY, field: value})
 
 
-def test_another_image_size_is_refused_with_a_remedy():
-    with pytest.raises(UserError, match=r"40x40.*32 x 32.*image_size"):
-        tiny()(torch.zeros(1, 3, 40, 40))
+def test_a_side_that_patches_do_not_fill_is_refused_with_a_remedy():
+    with pytest.raises(UserError, match=r"40x37.*multiples of the patches' 8 pixels.*40 x 40"):
+        tiny()(torch.zeros(1, 3, 40, 37))
 
 
 @pytest.mark.parametrize(("name", "macs"), [("cait_xs24", "19.3e9"), ("cait_s24", "32.2e9"), ("cait_s36", "48.0e9"),

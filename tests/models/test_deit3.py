@@ -24,9 +24,9 @@ def test_wrong_config_is_refused_by_name(field, value):
         DeiT3Config(**{**TINY, field: value})
 
 
-def test_another_image_size_is_refused_with_a_remedy():
-    with pytest.raises(UserError, match=r"40x40.*32 x 32.*image_size"):
-        tiny()(torch.zeros(1, 3, 40, 40))
+def test_a_side_that_patches_do_not_fill_is_refused_with_a_remedy():
+    with pytest.raises(UserError, match=r"40x37.*multiples of the patches' 8 pixels.*40 x 40"):
+        tiny()(torch.zeros(1, 3, 40, 37))
 
 
 def test_with_scales_of_one_and_a_class_token_without_position_it_is_a_vit():

@@ -5,7 +5,7 @@ attention (section 3), and talking heads (Shazeer et al., 2020, arXiv:2003.02436
 heads before and after the softmax. Departures: drop path, at one rate for all blocks as in the paper, is off unless
 asked for. Talking heads need the attention maps themselves, so that only class attention is fused. Parameters carry
 timm's names.
-forward: images [B, C, S, S], normalised -> logits [B, num_classes].
+forward: images [B, C, H, W], normalised, H and W multiples of patch_size -> logits [B, num_classes].
 """
 
 from __future__ import annotations
@@ -14,15 +14,15 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from visus import models
 from visus.core.validate import positive, probability, require
 from visus.layers.drop_path import DropPath
 from visus.layers.mlp import MLP
-from visus.layers.patch_stem import PatchStem
-from visus.layers.vit_blocks import NORM_EPS, fit_positions, initialise_tokens, require_tokens
+from visus.layers.patch_stem import PatchStem, maps_of
+from visus.layers.vit_blocks import NORM_EPS, fit_positions, initialise_tokens, require_tokens, sized_positions
+from visus.ops.attention import attend, keep_seen
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +82,7 @@ class TalkingHeads(nn.Module):
         width = dim // self.num_heads
         q, k, v = self.qkv(tokens).reshape(batch, count, 3, self.num_heads, width).permute(2, 0, 3, 1, 4).unbind(0)
         scores = (q * width**-0.5) @ k.transpose(2, 3)  # [B, heads, N, N]
-        weights = self.proj_w(self.proj_l(scores).softmax(dim=3))
+        weights = keep_seen(self.proj_w(self.proj_l(scores).softmax(dim=3)))
         out = (weights @ v).transpose(1, 2).reshape(batch, count, dim)
         return self.proj_drop(self.proj(out))
 
@@ -104,7 +104,7 @@ class ClassAttention(nn.Module):
         q = self.q(tokens[:, :1]).unflatten(2, heads).transpose(1, 2)  # [B, heads, 1, dim / heads]
         k = self.k(tokens).unflatten(2, heads).transpose(1, 2)  # [B, heads, 1 + N, dim / heads]
         v = self.v(tokens).unflatten(2, heads).transpose(1, 2)
-        out = F.scaled_dot_product_attention(q, k, v)
+        out = attend(q, k, v)
         return self.proj_drop(self.proj(out.transpose(1, 2).flatten(2)))
 
 
@@ -152,10 +152,11 @@ class CaiT(nn.Module):
     def __init__(self, config: CaiTConfig):
         super().__init__()
         self.config = config
+        self.num_prefix_tokens = 0  # among the patches
         dim, hidden_dim = config.dim, int(config.dim * config.mlp_ratio)
-        self.patch_embed = PatchStem(config.in_channels, dim, config.image_size, config.patch_size)
+        self.patch_embed = PatchStem(config.in_channels, dim, config.image_size, config.patch_size, any_size=True)
         self.cls_token = nn.Parameter(torch.empty(1, 1, dim))
-        self.pos_embed = nn.Parameter(torch.empty(1, self.patch_embed.grid**2, dim))
+        self.pos_embed = nn.Parameter(torch.empty(1, self.patch_embed.side**2, dim))
         self.pos_drop = nn.Dropout(config.dropout)
         self.blocks = nn.Sequential(*[PatchBlock(dim, config.num_heads, hidden_dim, config.layer_scale, config.dropout,
                                                  config.drop_path) for _ in range(config.depth)])
@@ -168,12 +169,14 @@ class CaiT(nn.Module):
         initialise_tokens(self)
 
     def patches(self, images: Tensor) -> Tensor:
-        """[B, C, S, S] -> the patches' tokens [B, N, dim], before the last norm. Raises UserError for another size."""
-        return self.blocks(self.pos_drop(self.patch_embed(images) + self.pos_embed))
+        """[B, C, H, W] -> the patches' tokens [B, N, dim], before the last norm. Raises UserError unless
+        H and W are multiples of patch_size."""
+        positions = sized_positions(self.pos_embed, self.patch_embed.grid(images), 0)
+        return self.blocks(self.pos_drop(self.patch_embed(images) + positions))
 
     def features(self, images: Tensor) -> list[Tensor]:
-        """[B, C, S, S] -> one map [B, dim, S / patch_size, S / patch_size]: the patches' tokens, normalised."""
-        return [self.patch_embed.maps(self.norm(self.patches(images)))]
+        """[B, C, H, W] -> one map [B, dim, H / patch_size, W / patch_size]: the patches' tokens, normalised."""
+        return [maps_of(self.norm(self.patches(images)), self.patch_embed.grid(images))]
 
     def forward(self, images: Tensor) -> Tensor:
         patches = self.patches(images)

@@ -4,7 +4,8 @@ Paper: Touvron et al., Training data-efficient image transformers & distillation
 arXiv:2012.12877. Without the distillation token the network is a ViT (Dosovitskiy et al., ICLR 2021). Departures:
 drop path (0.1 in the paper's training) is off unless asked for; where the paper adds the two classifiers' softmax
 outputs at test time, the authors' code takes the mean of their logits, and so does this. Parameters carry timm's names.
-forward: images [B, C, S, S], normalised -> logits [B, num_classes], the mean of both heads where there are two.
+forward: images [B, C, H, W], normalised, H and W multiples of patch_size -> logits [B, num_classes], the mean of both
+heads where there are two.
 """
 
 from __future__ import annotations
@@ -18,8 +19,16 @@ from torch import Tensor, nn
 from visus import models
 from visus.core.errors import UserError
 from visus.core.validate import boolean, positive, probability
-from visus.layers.patch_stem import PatchStem
-from visus.layers.vit_blocks import NORM_EPS, PreNormBlock, fit_positions, initialise_tokens, require_tokens
+from visus.layers.patch_stem import PatchStem, maps_of
+from visus.layers.vit_blocks import (
+    NORM_EPS,
+    PreNormBlock,
+    TokenBlocks,
+    fit_positions,
+    initialise_tokens,
+    require_tokens,
+    sized_positions,
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,15 +62,16 @@ class DeiT(nn.Module):
     def __init__(self, config: DeiTConfig):
         super().__init__()
         self.config = config
-        self.num_prefix = 2 if config.distilled else 1
-        self.patch_embed = PatchStem(config.in_channels, config.dim, config.image_size, config.patch_size)
+        self.num_prefix_tokens = 2 if config.distilled else 1
+        self.patch_embed = PatchStem(config.in_channels, config.dim, config.image_size, config.patch_size,
+                                     any_size=True)
         self.cls_token = nn.Parameter(torch.empty(1, 1, config.dim))
         if config.distilled:
             self.dist_token = nn.Parameter(torch.empty(1, 1, config.dim))
-        self.pos_embed = nn.Parameter(torch.empty(1, self.num_prefix + self.patch_embed.grid**2, config.dim))
+        self.pos_embed = nn.Parameter(torch.empty(1, self.num_prefix_tokens + self.patch_embed.side**2, config.dim))
         self.pos_drop = nn.Dropout(config.dropout)
         rates = [config.drop_path * i / max(config.depth - 1, 1) for i in range(config.depth)]
-        self.blocks = nn.Sequential(*[PreNormBlock(config.dim, config.num_heads, int(config.dim * config.mlp_ratio),
+        self.blocks = TokenBlocks(*[PreNormBlock(config.dim, config.num_heads, int(config.dim * config.mlp_ratio),
                                                    config.dropout, rate) for rate in rates])
         self.norm = nn.LayerNorm(config.dim, eps=NORM_EPS)
         self.head = nn.Linear(config.dim, config.num_classes)
@@ -72,19 +82,21 @@ class DeiT(nn.Module):
         initialise_tokens(self)
 
     def tokens(self, images: Tensor) -> Tensor:
-        """[B, C, S, S] -> normalised tokens [B, num_prefix + N, dim]: class token, distillation token where there is
-        one, patches. Raises UserError for another size."""
+        """[B, C, H, W] -> normalised tokens [B, num_prefix + N, dim]: class token, distillation token where there is
+        one, patches. Raises UserError unless H and W are multiples of patch_size."""
         patches = self.patch_embed(images)
         first = [self.cls_token, self.dist_token] if self.config.distilled else [self.cls_token]
         tokens = torch.cat([*(token.expand(images.shape[0], -1, -1) for token in first), patches], dim=1)
-        return self.norm(self.blocks(self.pos_drop(tokens + self.pos_embed)))
+        grid = self.patch_embed.grid(images)
+        positions = sized_positions(self.pos_embed, grid, self.num_prefix_tokens)
+        return self.norm(self.blocks(self.pos_drop(tokens + positions), grid))
 
     def features(self, images: Tensor) -> list[Tensor]:
-        """[B, C, S, S] -> one map [B, dim, S / patch_size, S / patch_size]: the patches' last tokens."""
-        return [self.patch_embed.maps(self.tokens(images)[:, self.num_prefix:])]
+        """[B, C, H, W] -> one map [B, dim, H / patch_size, W / patch_size]: the patches' last tokens."""
+        return [maps_of(self.tokens(images)[:, self.num_prefix_tokens:], self.patch_embed.grid(images))]
 
     def distillation_logits(self, images: Tensor) -> tuple[Tensor, Tensor]:
-        """[B, C, S, S] -> (the class token's logits, for the labels; the distillation token's, for the teacher's
+        """[B, C, H, W] -> (the class token's logits, for the labels; the distillation token's, for the teacher's
         decisions), each [B, num_classes]: the two terms of the paper's equation 3. Raises UserError for a model without
         a distillation token."""
         if not self.config.distilled:
@@ -101,7 +113,7 @@ class DeiT(nn.Module):
 
     def adapt(self, state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
         """The state with its position embedding resized to this model's grid, and what was done in words."""
-        return fit_positions(state, self.pos_embed, self.num_prefix)
+        return fit_positions(state, self.pos_embed, self.num_prefix_tokens)
 
 
 _SIZES = {"tiny": {"dim": 192, "depth": 12, "num_heads": 3}, "small": {"dim": 384, "depth": 12, "num_heads": 6},

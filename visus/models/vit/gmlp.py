@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from visus import models
 from visus.core.validate import positive, probability, require
 from visus.layers.drop_path import DropPath
-from visus.layers.patch_stem import PatchStem, check_patches
+from visus.layers.patch_stem import PatchStem, check_patches, maps_of
 
 NORM_EPS = 1e-6
 
@@ -93,7 +93,7 @@ class GMLP(nn.Module):
         self.config = config
         self.stem = PatchStem(config.in_channels, config.dim, config.image_size, config.patch_size)
         rates = [config.drop_path * i / max(config.depth - 1, 1) for i in range(config.depth)]
-        self.blocks = nn.Sequential(*[Block(config.dim, config.hidden_dim, self.stem.grid**2, rate) for rate in rates])
+        self.blocks = nn.Sequential(*[Block(config.dim, config.hidden_dim, self.stem.side**2, rate) for rate in rates])
         self.norm = nn.LayerNorm(config.dim, eps=NORM_EPS)
         self.head = nn.Linear(config.dim, config.num_classes)
         self.feature_channels = (config.dim,)
@@ -116,7 +116,7 @@ class GMLP(nn.Module):
 
     def features(self, images: Tensor) -> list[Tensor]:
         """[B, C, S, S] -> one map [B, dim, S / patch_size, S / patch_size]: the last tokens."""
-        return [self.stem.maps(self.tokens(images))]
+        return [maps_of(self.tokens(images), self.stem.grid(images))]
 
     def forward(self, images: Tensor) -> Tensor:
         return self.head(self.tokens(images).mean(1))

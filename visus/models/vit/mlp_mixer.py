@@ -18,7 +18,7 @@ from visus import models
 from visus.core.validate import positive, probability
 from visus.layers.drop_path import DropPath
 from visus.layers.mlp import MLP
-from visus.layers.patch_stem import PatchStem, check_patches
+from visus.layers.patch_stem import PatchStem, check_patches, maps_of
 
 NORM_EPS = 1e-6
 
@@ -72,7 +72,7 @@ class Mixer(nn.Module):
         self.config = config
         self.stem = PatchStem(config.in_channels, config.dim, config.image_size, config.patch_size)
         rates = [config.drop_path * i / max(config.depth - 1, 1) for i in range(config.depth)]
-        self.blocks = nn.Sequential(*[Block(config.dim, self.stem.grid**2, config.token_dim, config.channel_dim,
+        self.blocks = nn.Sequential(*[Block(config.dim, self.stem.side**2, config.token_dim, config.channel_dim,
                                             config.dropout, rate) for rate in rates])
         self.norm = nn.LayerNorm(config.dim, eps=NORM_EPS)
         self.head = nn.Linear(config.dim, config.num_classes)
@@ -93,7 +93,7 @@ class Mixer(nn.Module):
 
     def features(self, images: Tensor) -> list[Tensor]:
         """[B, C, S, S] -> one map [B, dim, S / patch_size, S / patch_size]: the last tokens."""
-        return [self.stem.maps(self.tokens(images))]
+        return [maps_of(self.tokens(images), self.stem.grid(images))]
 
     def forward(self, images: Tensor) -> Tensor:
         return self.head(self.tokens(images).mean(1))

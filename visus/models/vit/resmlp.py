@@ -18,7 +18,7 @@ from visus import models
 from visus.core.validate import positive, probability, require
 from visus.layers.drop_path import DropPath
 from visus.layers.mlp import MLP
-from visus.layers.patch_stem import PatchStem, check_patches
+from visus.layers.patch_stem import PatchStem, check_patches, maps_of
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +84,7 @@ class ResMLP(nn.Module):
         super().__init__()
         self.config = config
         self.stem = PatchStem(config.in_channels, config.dim, config.image_size, config.patch_size)
-        self.blocks = nn.Sequential(*[Block(config.dim, self.stem.grid**2, config.mlp_ratio * config.dim,
+        self.blocks = nn.Sequential(*[Block(config.dim, self.stem.side**2, config.mlp_ratio * config.dim,
                                             config.layer_scale, config.drop_path) for _ in range(config.depth)])
         self.norm = Affine(config.dim)
         self.head = nn.Linear(config.dim, config.num_classes)
@@ -101,7 +101,7 @@ class ResMLP(nn.Module):
 
     def features(self, images: Tensor) -> list[Tensor]:
         """[B, C, S, S] -> one map [B, dim, S / patch_size, S / patch_size]: the last tokens."""
-        return [self.stem.maps(self.tokens(images))]
+        return [maps_of(self.tokens(images), self.stem.grid(images))]
 
     def forward(self, images: Tensor) -> Tensor:
         return self.head(self.tokens(images).mean(1))
