@@ -2,7 +2,8 @@
 
 tiny: config fields that make the smallest honest instance of the same code; size: side in pixels of its
 images. slow: the full-size model's fingerprint needs minutes, not seconds. lost: places that a side of a
-feature map may lack of size / stride, where convolutions do not pad.
+feature map may lack of size / stride, where convolutions do not pad. still: parameters of the tiny
+instance that get no gradient.
 """
 
 from __future__ import annotations
@@ -18,11 +19,15 @@ class ModelTestRow:
     tiny: dict[str, Any] = field(default_factory=dict)
     slow: bool = False
     lost: int = 0
+    still: tuple[str, ...] = ()
 
 
 _VIT = {"dim": 24, "depth": 2, "num_heads": 3, "image_size": 64}
 _CAIT = {"dim": 24, "depth": 2, "class_depth": 2, "num_heads": 3, "image_size": 64, "layer_scale": 0.1}
 _DEIT3 = _VIT | {"layer_scale": 0.1}
+_DINOV2 = {"dim": 24, "depth": 2, "num_heads": 3, "image_size": 64, "patch_size": 16, "layer_scale": 0.1}
+_CLIP = {"dim": 24, "depth": 2, "num_heads": 3, "image_size": 64, "patch_size": 16, "embed_dim": 10}
+_SAM = {"dim": 24, "depth": 2, "num_heads": 3, "image_size": 64, "window": 3, "global_blocks": (1,), "neck_dim": 8}
 _DENSE = {"growth_rate": 8, "depths": (1, 2, 2, 1)}
 _VGG = {"dims": (6, 8, 10, 12, 14), "hidden_dim": 24}
 _CONVNEXT = {"depths": (1, 1, 2, 1), "dims": (8, 16, 24, 32), "drop_path": 0.1}
@@ -40,6 +45,16 @@ _SWIN = {"dim": 8, "depths": (1, 2, 2, 1), "num_heads": (1, 2, 2, 4), "windows":
 _SHALLOW = {"depths": (1, 1, 1, 1)}
 _PVT_V2 = {"depths": (1, 1, 1, 1), "dims": (8, 16, 30, 32), "mlp_ratios": (2, 2, 2, 2), "drop_path": 0.1}
 _MVIT_V2 = {"depths": (1, 1, 2, 1), "dim": 8, "image_size": 64, "drop_path": 0.1}
+_MVIT = {"depths": (1, 1, 2, 2), "dim": 8, "image_size": 64, "drop_path": 0.1}
+_PVT = _PVT_V2 | {"image_size": 64}
+_CVT = {"depths": (1, 1, 2), "dims": (8, 12, 24), "drop_path": 0.1}
+_CVT_STILL = tuple(  # of the last block's queries the head reads the class token's alone, which no convolution makes
+    f"stages.2.blocks.1.attn.conv_proj_q.{part}" for part in ("conv.weight", "bn.weight", "bn.bias"))
+_NONLOCAL = {"depths": (1, 1, 1, 1), "places": ((), (0,), (0,), ()), "start": 0.5}
+_SASA = {"depths": (1, 1, 1, 1), "dims": (8, 8, 16, 16), "kernel": 3, "num_heads": 2, "mixtures": 2}
+_HYBRID = {"resnet_depths": (1, 1), "dim": 24, "depth": 2, "num_heads": 3, "image_size": 64}
+_COATNET = {"stem_dims": (8, 8), "dims": (8, 16, 16, 24), "depths": (1, 1, 2, 1), "head_dim": 8, "image_size": 64,
+            "drop_path": 0.1}
 MODELS = {
     "softmax_regression": ModelTestRow(7_850, 9, {"image_size": 9}),
     "mlp": ModelTestRow(535_818, 9, {"image_size": 9, "hidden_dims": (12, 8), "dropout": 0.1}),
@@ -119,6 +134,16 @@ MODELS = {
     "resnetrs420": ModelTestRow(191_891_656, 64, _SHALLOW, slow=True),
     "seresnet18": ModelTestRow(11_779_624, 64, _SHALLOW),
     "seresnet34": ModelTestRow(21_960_416, 64, _SHALLOW),
+    "nonlocal_resnet50_1": ModelTestRow(27_657_768, 64, _NONLOCAL),
+    "nonlocal_resnet50_5": ModelTestRow(32_911_400, 64, _NONLOCAL | {"kind": "concatenation", "subsample": True}),
+    "nonlocal_resnet50_10": ModelTestRow(40_265_768, 64, _NONLOCAL | {"kind": "dot_product"}),
+    "self_attention_resnet50": ModelTestRow(25_884_713, 64, _NONLOCAL | {"kind": "sagan", "subsample": True}),
+    "sasa_resnet26": ModelTestRow(10_335_144, 64, _SASA),
+    "sasa_resnet38": ModelTestRow(14_183_144, 64, _SASA),
+    "sasa_resnet50": ModelTestRow(18_031_144, 64, _SASA),
+    "sasa_resnet26_conv_stem": ModelTestRow(10_342_632, 64, _SASA),
+    "sasa_resnet38_conv_stem": ModelTestRow(14_190_632, 64, _SASA),
+    "sasa_resnet50_conv_stem": ModelTestRow(18_038_632, 64, _SASA),
     "seresnet50": ModelTestRow(28_088_024, 64, _SHALLOW),
     "seresnet101": ModelTestRow(49_326_872, 64, _SHALLOW, slow=True),
     "seresnet152": ModelTestRow(66_821_848, 64, _SHALLOW, slow=True),
@@ -171,6 +196,8 @@ MODELS = {
     "vit_base_32": ModelTestRow(88_224_232, 64, _VIT, slow=True),
     "vit_large_16": ModelTestRow(304_326_632, 64, _VIT, slow=True),
     "vit_large_32": ModelTestRow(306_535_400, 64, _VIT, slow=True),
+    "vit_huge_14": ModelTestRow(632_045_800, 64, _VIT | {"patch_size": 16}, slow=True),
+    "vit_small_16_mean": ModelTestRow(21_974_632, 64, _VIT),
     "cait_xxs24": ModelTestRow(11_956_264, 64, _CAIT, slow=True),
     "cait_xxs36": ModelTestRow(17_299_720, 64, _CAIT, slow=True),
     "cait_xs24": ModelTestRow(26_560_648, 64, _CAIT, slow=True),
@@ -186,6 +213,8 @@ MODELS = {
     "deit3_small_16": ModelTestRow(22_059_496, 64, _DEIT3, slow=True),
     "deit3_medium_16": ModelTestRow(38_849_512, 64, _DEIT3, slow=True),
     "deit3_base_16": ModelTestRow(86_585_320, 64, _DEIT3, slow=True),
+    "deit3_large_16": ModelTestRow(304_374_760, 64, _DEIT3, slow=True),
+    "deit3_huge_14": ModelTestRow(632_126_440, 64, _DEIT3 | {"patch_size": 16}, slow=True),
     "mixer_small_32": ModelTestRow(19_104_624, 64, _MIXER),
     "mixer_small_16": ModelTestRow(18_528_264, 64, _MIXER),
     "mixer_base_32": ModelTestRow(60_293_428, 64, _MIXER, slow=True),
@@ -202,13 +231,57 @@ MODELS = {
     "convmixer_1536_20": ModelTestRow(51_625_960, 63, _CONVMIXER, slow=True),
     "convmixer_768_32": ModelTestRow(21_110_248, 63, _CONVMIXER, slow=True),
     "convmixer_1024_20": ModelTestRow(24_383_464, 64, _CONVMIXER, slow=True),
+    "vit_tiny_r_s16_p8": ModelTestRow(6_337_704, 64, _HYBRID | {"resnet_depths": ()}),
+    "vit_small_r26_s32": ModelTestRow(36_431_912, 64, _HYBRID),
+    "vit_base_r50_s16": ModelTestRow(98_950_952, 64, _HYBRID, slow=True),
+    "vit_large_r50_s32": ModelTestRow(328_994_856, 64, _HYBRID, slow=True),
+    "coatnet_0": ModelTestRow(25_036_820, 64, _COATNET),
+    "coatnet_1": ModelTestRow(42_225_776, 64, _COATNET),
+    "coatnet_2": ModelTestRow(74_684_744, 64, _COATNET, slow=True),
+    "coatnet_3": ModelTestRow(166_966_264, 64, _COATNET, slow=True),
+    "coatnet_4": ModelTestRow(275_425_288, 64, _COATNET, slow=True),
+    "coatnet_nano_rw": ModelTestRow(15_141_244, 64, _COATNET),
+    "coatnet_0_rw": ModelTestRow(27_435_562, 64, _COATNET),
+    "coatnet_1_rw": ModelTestRow(41_721_502, 64, _COATNET),
+    "coatnet_2_rw": ModelTestRow(73_868_400, 64, _COATNET, slow=True),
     "swin_tiny": ModelTestRow(28_288_354, 64, _SWIN),
     "swin_small": ModelTestRow(49_606_258, 64, _SWIN),
     "swin_base": ModelTestRow(87_768_224, 64, _SWIN, slow=True),
     "swin_large": ModelTestRow(196_532_476, 64, _SWIN, slow=True),
     "swin_v2_tiny": ModelTestRow(28_351_570, 64, _SWIN),
     "swin_v2_small": ModelTestRow(49_737_442, 64, _SWIN),
+    "swin_base_w12": ModelTestRow(87_903_584, 64, _SWIN, slow=True),
+    "swin_large_w12": ModelTestRow(196_735_516, 64, _SWIN, slow=True),
     "swin_v2_base": ModelTestRow(87_930_848, 64, _SWIN, slow=True),
+    "swin_v2_tiny_w16": ModelTestRow(28_351_570, 64, _SWIN, slow=True),
+    "swin_v2_small_w16": ModelTestRow(49_737_442, 64, _SWIN, slow=True),
+    "swin_v2_base_w16": ModelTestRow(87_930_848, 64, _SWIN, slow=True),
+    "swin_v2_base_w12": ModelTestRow(109_292_873, 64, _SWIN, slow=True),
+    "swin_v2_large_w12": ModelTestRow(228_790_597, 64, _SWIN, slow=True),
+    **{f"swin_v2_{size}_w12to{window}": ModelTestRow(count, 64, _SWIN | {"trained_windows": (2, 2, 2, 2)}, slow=True)
+       for size, count in (("base", 87_930_848), ("large", 196_757_980)) for window in (16, 24)},
+    "dinov2_small_14": ModelTestRow(22_441_192, 64, _DINOV2),
+    "dinov2_base_14": ModelTestRow(87_348_712, 64, _DINOV2, slow=True),
+    "dinov2_large_14": ModelTestRow(305_392_616, 64, _DINOV2, slow=True),
+    "dinov2_giant_14": ModelTestRow(1_138_016_232, 64, _DINOV2, slow=True),
+    "dinov2_small_14_reg": ModelTestRow(22_442_344, 64, _DINOV2),
+    "dinov2_base_14_reg": ModelTestRow(87_351_016, 64, _DINOV2, slow=True),
+    "dinov2_large_14_reg": ModelTestRow(305_395_688, 64, _DINOV2, slow=True),
+    "dinov2_giant_14_reg": ModelTestRow(1_138_020_840, 64, _DINOV2, slow=True),
+    "clip_vit_base_32": ModelTestRow(88_618_216, 64, _CLIP, slow=True, still=("proj.weight",)),
+    "clip_vit_base_16": ModelTestRow(86_961_640, 64, _CLIP, slow=True, still=("proj.weight",)),
+    "clip_vit_large_14": ModelTestRow(304_991_208, 64, _CLIP, slow=True, still=("proj.weight",)),
+    "clip_vit_large_14_336": ModelTestRow(305_318_888, 64, _CLIP, slow=True, still=("proj.weight",)),
+    "dino_small_16": ModelTestRow(22_050_664, 64, _VIT),
+    "dino_small_8": ModelTestRow(22_055_272, 64, _VIT | {"class_layers": 2, "mean": True}, slow=True),
+    "dino_base_16": ModelTestRow(86_567_656, 64, _VIT, slow=True),
+    "dino_base_8": ModelTestRow(86_576_872, 64, _VIT, slow=True),
+    "mae_base_16": ModelTestRow(86_567_656, 64, _VIT, slow=True, still=("pos_embed",)),
+    "mae_large_16": ModelTestRow(304_326_632, 64, _VIT | {"learn_positions": True}, slow=True),
+    "mae_huge_14": ModelTestRow(632_045_800, 64, _VIT | {"patch_size": 16}, slow=True, still=("pos_embed",)),
+    "sam_vit_base_16": ModelTestRow(89_927_912, 64, _SAM, slow=True),
+    "sam_vit_large_16": ModelTestRow(308_535_272, 64, _SAM, slow=True),
+    "sam_vit_huge_16": ModelTestRow(637_283_048, 64, _SAM, slow=True),
     "mobilenet_v2": ModelTestRow(3_504_872, 64, {"width": 0.35}),
     "mobilenet_v3_small": ModelTestRow(2_542_856, 64, {"width": 0.5}),
     "mobilenet_v3_large": ModelTestRow(5_483_032, 64, {"width": 0.35}),
@@ -313,4 +386,17 @@ MODELS = {
     "mvit_v2_tiny": ModelTestRow(24_173_320, 64, _MVIT_V2, slow=True),
     "mvit_v2_small": ModelTestRow(34_870_216, 64, _MVIT_V2, slow=True),
     "mvit_v2_base": ModelTestRow(51_472_744, 64, _MVIT_V2 | {"dim": 16, "num_heads": 2}, slow=True),
+    "mvit_v2_large": ModelTestRow(217_992_952, 64, _MVIT_V2 | {"dim": 16, "num_heads": 2}, slow=True),
+    "cvt_13": ModelTestRow(19_997_480, 64, _CVT, still=_CVT_STILL),
+    "cvt_21": ModelTestRow(31_622_696, 64, _CVT, still=_CVT_STILL),
+    "cvt_w24": ModelTestRow(277_196_392, 64, _CVT | {"num_heads": (2, 3, 4)}, slow=True, still=_CVT_STILL),
+    "pvt_tiny": ModelTestRow(13_229_288, 64, _PVT),
+    "pvt_small": ModelTestRow(24_485_864, 64, _PVT, slow=True),
+    "pvt_medium": ModelTestRow(44_208_104, 64, _PVT, slow=True),
+    "pvt_large": ModelTestRow(61_369_320, 64, _PVT, slow=True),
+    "mvit_base_16": ModelTestRow(36_982_600, 64, _MVIT, slow=True),
+    "mvit_base_16_max": ModelTestRow(36_945_640, 64, _MVIT, slow=True),
+    "mvit_base_24_max": ModelTestRow(53_462_536, 64, _MVIT, slow=True),
+    "mvit_base_24_wide": ModelTestRow(72_961_832, 64, _MVIT, slow=True),
+    "mvit_base_24_wide_max": ModelTestRow(72_899_000, 64, _MVIT, slow=True),
 }

@@ -72,7 +72,8 @@ def make_passport(entry: Entry, peer: dict[str, Any] | None) -> dict[str, Any]:
 
 def fingerprint_shape(entry: Entry) -> tuple[int, ...]:
     config = entry.build.Config(**entry.variant)
-    size = getattr(config, "image_size", min(entry.about["preprocessing"]["size"][0], FINGERPRINT_SIZE))
+    size = entry.about.get("fingerprint_size") or getattr(
+        config, "image_size", min(entry.about["preprocessing"]["size"][0], FINGERPRINT_SIZE))
     return (2, config.in_channels, size, size)
 
 
@@ -82,7 +83,7 @@ def compare(entry: Entry) -> dict[str, Any] | None:
     if entry.name not in entry.about.get("peers", {}):
         return None
     package, name = entry.about["peers"][entry.name]
-    theirs = hashed_model(peer_model(package, name))
+    theirs = hashed_model(peer_model(package, name, **entry.about.get("peer_options", {})))
     ours = build(entry).double().eval()
     load_weights(ours, theirs.state_dict(), origin=package)
     images = hashed_images(fingerprint_shape(entry))

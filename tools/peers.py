@@ -29,9 +29,9 @@ def load_peer(package: str) -> ModuleType:
         raise ImportError(f"{package} cannot be imported here: {error}") from error
 
 
-def peer_model(package: str, name: str):
-    """The peer's model with 1000 classes and without trained weights."""
+def peer_model(package: str, name: str, **options):
+    """The peer's model with 1000 classes and without trained weights. options: of timm's, beside these."""
     module = load_peer(package)
     if package == "torchvision":
         return importlib.import_module("torchvision.models").get_model(name, weights=None)
-    return module.create_model(name, pretrained=False, num_classes=1000)
+    return module.create_model(name, pretrained=False, num_classes=1000, **options)

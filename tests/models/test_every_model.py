@@ -68,7 +68,7 @@ def test_gradient_reaches_every_parameter(name):
     model = tiny(name).train()
     nn.functional.cross_entropy(model(images_for(name, 8)) * 0.01, torch.arange(8) % 7).backward()
     dead = [n for n, p in model.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
-    assert dead == []
+    assert dead == list(MODELS[name].still)
 
 
 @pytest.mark.parametrize("name", NAMES)

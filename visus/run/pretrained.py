@@ -57,7 +57,7 @@ def weights_file(name: str, origin: str, progress: Callable[[int, int | None], N
     file = str(about["file"])
     url = about.get("url") or (ADDRESSES[origin].format(file=file) if origin in ADDRESSES else None)
     leaf = file
-    if not file.endswith((".pth", ".pt", ".safetensors")):
+    if not file.endswith((".pth", ".pt", ".pyth", ".safetensors")):
         leaf += ".pt" if str(about.get("url", "")).endswith(".bin") else ".safetensors"
     mirror = os.environ.get("VISUS_MIRROR")
     if mirror:

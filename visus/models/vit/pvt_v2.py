@@ -10,15 +10,18 @@ forward: images [B, C, H, W], normalised, H and W of at least 29 (any of the lin
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from visus import models
+from visus.core.rename import join_parts, rename
 from visus.core.validate import boolean, positive, probability, require
 from visus.layers.drop_path import DropPath
 from visus.layers.image_size import require_size
+from visus.ops.attention import attend
 
 NORM_EPS = 1e-6  # of a block and at a stage's end; layer norms after a convolution have torch's
 REDUCTIONS = (8, 4, 2, 1)  # sides of the map over those of the map of keys and values, a stage
@@ -99,7 +102,7 @@ class Attention(nn.Module):
                 small = F.gelu(small)
         kv = self.kv(small).reshape(batch, -1, 2, heads, head_dim)
         k, v = kv.permute(2, 0, 3, 1, 4).unbind(0)  # each [B, heads, h * w, head_dim]
-        out = F.scaled_dot_product_attention(q, k, v)
+        out = attend(q, k, v)
         return self.proj_drop(self.proj(out.transpose(1, 2).reshape(batch, height, width, dim)))
 
 
@@ -198,6 +201,23 @@ class PVTv2(nn.Module):
         return self.head(self.features(images)[-1].mean((2, 3)))
 
 
+_FROM_TRANSFORMERS = (  # in order
+    (r"^pvt_v2\.encoder\.layers\.0\.patch_embedding\.", "patch_embed."),
+    (r"^pvt_v2\.encoder\.layers\.(\d)\.patch_embedding\.", r"stages.\1.downsample."),
+    (r"^pvt_v2\.encoder\.layers\.", "stages."), (r"^classifier\.", "head."), (r"\.layer_norm_([12])\.", r".norm\1."),
+    (r"\.layer_norm\.", ".norm."), (r"\.attention\.query\.", ".attn.q."),
+    (r"\.attention\.key\.", ".attn.k."), (r"\.attention\.value\.", ".attn.v."), (r"\.attention\.", ".attn."),
+    (r"\.spatial_reduction\.", ".sr."), (r"\.mlp\.dense([12])\.", r".mlp.fc\1."),
+    (r"\.dwconv\.dwconv\.", ".dwconv."),
+)
+
+
+def from_transformers(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A transformers state dict (PvtV2ForImageClassification) under our names, keys and values joined. All its layer
+    norms have an epsilon of 1e-6."""
+    return join_parts(rename(state, _FROM_TRANSFORMERS), "kv", "kv")
+
+
 _WIDE = {"dims": (64, 128, 320, 512)}
 VARIANTS = {
     "pvt_v2_b0": {"depths": (2, 2, 2, 2), "dims": (32, 64, 160, 256)},
@@ -230,10 +250,11 @@ PUBLISHED["pvt_v2_b5"][1]["reason"] = _COUNTER
 
 PEERS = {name: ("timm", name.replace("linear", "li")) for name in VARIANTS}
 WEIGHTS = {name: {"timm": {"file": f"{theirs}.in1k",
-                           "licence": "Apache-2.0 (the authors, by way of timm); trained on ImageNet-1k"}}
+                           "licence": "Apache-2.0 (the authors, by way of timm); trained on ImageNet-1k"},
+                  "transformers": {"file": f"OpenGVLab/{name}", "licence": "Apache-2.0 (the model card); ImageNet-1k"}}
            for name, (_, theirs) in PEERS.items()}
 
 models.add(PVTv2, VARIANTS, WEIGHTS, family="pvt_v2", task="classification", published=PUBLISHED, peers=PEERS,
-           origins={"timm": dict},
+           origins={"timm": dict, "transformers": from_transformers},
            paper="Wang et al.: PVT v2: Improved Baselines with Pyramid Vision Transformer, CVMJ 2022, arXiv:2106.13797",
            preprocessing={"size": (224, 224), "resize": "crop", "crop_fraction": 0.9, "interpolation": "bicubic"})

@@ -8,28 +8,27 @@ forward: images [B, C, H, W], normalised -> logits [B, num_classes].
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from visus import models
 from visus.core.preprocessing import IMAGENET_MEAN, IMAGENET_STD
+from visus.core.rename import join_parts, rename
 from visus.core.validate import positive, probability, require
 from visus.layers.drop_path import DropPath
 from visus.layers.image_size import require_size
+from visus.layers.offset_tables import fit_offset_tables
 from visus.layers.patch_pyramid import PyramidSequential, gather_neighbours, patch_stem
+from visus.ops.attention import attend
 from visus.ops.windows import (
     from_windows,
     half_shift,
     relative_index,
-    resize_bias_table,
     score_bias,
     shift_mask,
-    table_window,
     to_windows,
 )
 
@@ -85,7 +84,7 @@ class WindowAttention(nn.Module):
         qkv = self.qkv(windows).reshape(batch, count, 3, self.num_heads, dim // self.num_heads)
         q, k, v = qkv.permute(2, 0, 3, 1, 4).unbind(0)  # each [B * n, heads, N, dim / heads]
         bias = score_bias(self.relative_position_bias_table, index, mask, windows)
-        out = F.scaled_dot_product_attention(q, k, v, attn_mask=bias.to(q.dtype))
+        out = attend(q, k, v, bias.to(q.dtype))
         return self.proj_drop(self.proj(out.transpose(1, 2).reshape(batch, count, dim)))
 
 
@@ -170,17 +169,7 @@ class Swin(nn.Module):
     def adapt(self, state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
         """The state with its tables of relative position biases resized to this model's windows, and what was done in
         words."""
-        state, notes = dict(state), []
-        for name, target in self.named_parameters():
-            if not name.endswith("relative_position_bias_table") or name not in state:
-                continue
-            table = state[name]
-            window, new = table_window(table), table_window(target)
-            if window and new and window != new and table.shape[1:] == target.shape[1:]:
-                state[name] = resize_bias_table(table, new)
-                note = f"relative position biases were resized from windows of {window} x {window} to {new} x {new}"
-                notes += [note] if note not in notes else []
-        return state, notes
+        return fit_offset_tables(state, self)
 
 
 def from_torchvision(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -188,20 +177,36 @@ def from_torchvision(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: tensor for name, tensor in state.items() if not name.endswith("relative_position_index")}
 
 
-_FROM_TIMM = ((r"^patch_embed\.proj\.", "features.0.0."), (r"^patch_embed\.norm\.", "features.0.2."),
-              (r"^head\.fc\.", "head."), (r"\.mlp\.fc1\.", ".mlp.0."), (r"\.mlp\.fc2\.", ".mlp.3."))
+_FROM_TIMM = (  # in order; stage i is features 2i (what merges patches before it) and 2i + 1
+    (r"^layers\.(\d+)\.downsample", lambda match: f"features.{2 * int(match[1])}"),
+    (r"^layers\.(\d+)\.blocks", lambda match: f"features.{2 * int(match[1]) + 1}"),
+    (r"^patch_embed\.proj\.", "features.0.0."), (r"^patch_embed\.norm\.", "features.0.2."),
+    (r"^head\.fc\.", "head."), (r"\.mlp\.fc1\.", ".mlp.0."), (r"\.mlp\.fc2\.", ".mlp.3."),
+)
 
 
 def from_timm(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """timm's names -> ours: stage i is features 2i (what merges patches before it) and 2i + 1."""
-    out = {}
-    for name, tensor in state.items():
-        name = re.sub(r"^layers\.(\d+)\.downsample", lambda match: f"features.{2 * int(match[1])}", name)
-        name = re.sub(r"^layers\.(\d+)\.blocks", lambda match: f"features.{2 * int(match[1]) + 1}", name)
-        for theirs, ours in _FROM_TIMM:
-            name = re.sub(theirs, ours, name)
-        out[name] = tensor
-    return out
+    """A timm state dict under our names."""
+    return rename(state, _FROM_TIMM)
+
+
+_FROM_TRANSFORMERS = (  # in order; a file has the names of before transformers 5, a model those of today
+    (r"^swin\.encoder\.layers\.(\d+)\.downsample", lambda match: f"features.{2 * int(match[1]) + 2}"),
+    (r"^swin\.encoder\.layers\.(\d+)\.blocks", lambda match: f"features.{2 * int(match[1]) + 1}"),
+    (r"^swin\.embeddings\.patch_embeddings\.projection\.", "features.0.0."),
+    (r"^swin\.embeddings\.norm\.", "features.0.2."), (r"^swin\.layernorm\.", "norm."), (r"^classifier\.", "head."),
+    (r"\.layernorm_before\.", ".norm1."), (r"\.layernorm_after\.", ".norm2."),
+    (r"\.attention\.(?:self\.query|q_proj)\.", ".attn.q."), (r"\.attention\.(?:self\.key|k_proj)\.", ".attn.k."),
+    (r"\.attention\.(?:self\.value|v_proj)\.", ".attn.v."), (r"\.attention\.(?:output\.dense|o_proj)\.", ".attn.proj."),
+    (r"\.attention\.(?:self|relative_position_bias)\.", ".attn."),
+    (r"\.(?:intermediate\.dense|mlp\.fc1)\.", ".mlp.0."), (r"\.(?:output\.dense|mlp\.fc2)\.", ".mlp.3."),
+)
+
+
+def from_transformers(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A transformers state dict (SwinForImageClassification) under our names, queries, keys and values joined, without
+    the indices of relative positions."""
+    return join_parts(from_torchvision(rename(state, _FROM_TRANSFORMERS)), "qkv", "qkv")
 
 
 VARIANTS = {
@@ -210,10 +215,14 @@ VARIANTS = {
     "swin_base": {"dim": 128, "depths": (2, 2, 18, 2), "num_heads": (4, 8, 16, 32)},
     "swin_large": {"dim": 192, "depths": (2, 2, 18, 2), "num_heads": (6, 12, 24, 48)},
 }
+WIDE_WINDOWS = {  # at 384 pixels
+    "swin_base_w12": {**VARIANTS["swin_base"], "windows": (12, 12, 12, 12)},
+    "swin_large_w12": {**VARIANTS["swin_large"], "windows": (12, 12, 12, 12)},
+}
 
 _TABLE_1 = "Liu et al. 2021 (from memory), Table 1 (there named FLOPs)"
 _TORCHVISION = "torchvision 0.28.0, weights IMAGENET1K_V1"
-_ZOO = "the authors' model zoo (from memory), trained on ImageNet-22k, then 1k at 224"
+_ZOO = "the authors' repository microsoft/Swin-Transformer, README.md, trained on ImageNet-22k, then 1k"
 PUBLISHED = {
     "swin_tiny": [{"what": "params", "value": "29e6", "source": _TABLE_1,
                    "reason": "28.29 million, which rounds to 28"},
@@ -237,31 +246,56 @@ PUBLISHED = {
     "swin_large": [{"what": "params", "value": "197e6", "source": _ZOO},
                    {"what": "macs", "value": "34.5e9", "source": _ZOO},
                    {"what": "top1", "value": "86.3", "data": "ImageNet-1k", "source": _ZOO}],
+    "swin_base_w12": [{"what": "params", "value": "88e6", "source": _ZOO},
+                      {"what": "macs", "value": "47.1e9", "source": _ZOO},
+                      {"what": "top1", "value": "86.4", "data": "ImageNet-1k", "source": _ZOO}],
+    "swin_large_w12": [{"what": "params", "value": "197e6", "source": _ZOO},
+                       {"what": "macs", "value": "103.9e9", "source": _ZOO},
+                       {"what": "top1", "value": "87.3", "data": "ImageNet-1k", "source": _ZOO}],
 }
 
 _TV_LICENCE = "BSD-3-Clause (torchvision); trained on ImageNet-1k"
 _MIT = "MIT (Microsoft, by way of timm); trained on "
 _TIMM = {"preprocessing": {"crop_fraction": 0.9}}
+
+
+def _hub(name: str) -> dict[str, object]:
+    """transformers' weights; every one is published as a torch file."""
+    return {"file": f"microsoft/swin-{name}", "licence": "Apache-2.0 (Microsoft's model card)",
+            "url": f"https://huggingface.co/microsoft/swin-{name}/resolve/main/pytorch_model.bin",
+            "preprocessing": {"resize": "squash"}}
+
+
 WEIGHTS = {
     "swin_tiny": {"torchvision": {"file": "swin_t-704ceda3.pth", "licence": _TV_LICENCE},
-                  "timm": {"file": "swin_tiny_patch4_window7_224.ms_in1k", "licence": f"{_MIT}ImageNet-1k", **_TIMM}},
+                  "timm": {"file": "swin_tiny_patch4_window7_224.ms_in1k", "licence": f"{_MIT}ImageNet-1k", **_TIMM},
+                  "transformers": _hub("tiny-patch4-window7-224")},
     "swin_small": {"torchvision": {"file": "swin_s-5e29d889.pth", "licence": _TV_LICENCE,
                                    "preprocessing": {"crop_fraction": 224 / 246}},
                    "timm": {"file": "swin_small_patch4_window7_224.ms_in22k_ft_in1k",
-                            "licence": f"{_MIT}ImageNet-22k, then 1k", **_TIMM}},
+                            "licence": f"{_MIT}ImageNet-22k, then 1k", **_TIMM},
+                   "transformers": _hub("small-patch4-window7-224")},
     "swin_base": {"torchvision": {"file": "swin_b-68c6b09e.pth", "licence": _TV_LICENCE,
                                   "preprocessing": {"crop_fraction": 224 / 238}},
                   "timm": {"file": "swin_base_patch4_window7_224.ms_in22k_ft_in1k",
-                           "licence": f"{_MIT}ImageNet-22k, then 1k", **_TIMM}},
+                           "licence": f"{_MIT}ImageNet-22k, then 1k", **_TIMM},
+                  "transformers": _hub("base-patch4-window7-224")},
     "swin_large": {"timm": {"file": "swin_large_patch4_window7_224.ms_in22k_ft_in1k",
-                            "licence": f"{_MIT}ImageNet-22k, then 1k", **_TIMM}},
+                            "licence": f"{_MIT}ImageNet-22k, then 1k", **_TIMM},
+                   "transformers": _hub("large-patch4-window7-224")},
+    **{f"swin_{size}_w12": {"timm": {"file": f"swin_{size}_patch4_window12_384.ms_in22k_ft_in1k",
+                                     "licence": f"{_MIT}ImageNet-22k, then 1k"},
+                            "transformers": _hub(f"{size}-patch4-window12-384")}
+       for size in ("base", "large")},
 }
 
-models.add(Swin, VARIANTS, WEIGHTS, family="swin", task="classification", published=PUBLISHED,
-           origins={"torchvision": from_torchvision, "timm": from_timm},
-           peers={"swin_tiny": ("torchvision", "swin_t"), "swin_small": ("torchvision", "swin_s"),
-                  "swin_base": ("torchvision", "swin_b")},
-           paper="Liu, Lin, Cao, Hu, Wei, Zhang, Lin, Guo: Swin Transformer, ICCV 2021, arXiv:2103.14030",
-           # torchvision's weights of swin_tiny
-           preprocessing={"size": (224, 224), "resize": "crop", "crop_fraction": 224 / 232,
-                          "interpolation": "bicubic", "mean": IMAGENET_MEAN, "std": IMAGENET_STD})
+_ABOUT = {"family": "swin", "task": "classification", "published": PUBLISHED,
+          "origins": {"torchvision": from_torchvision, "timm": from_timm, "transformers": from_transformers},
+          "peers": {"swin_tiny": ("torchvision", "swin_t"), "swin_small": ("torchvision", "swin_s"),
+                    "swin_base": ("torchvision", "swin_b")},
+          "paper": "Liu, Lin, Cao, Hu, Wei, Zhang, Lin, Guo: Swin Transformer, ICCV 2021, arXiv:2103.14030"}
+_SEEN = {"interpolation": "bicubic", "mean": IMAGENET_MEAN, "std": IMAGENET_STD}
+models.add(Swin, VARIANTS, WEIGHTS, **_ABOUT,
+           preprocessing={"size": (224, 224), "resize": "crop", "crop_fraction": 224 / 232, **_SEEN})  # torchvision's
+models.add(Swin, WIDE_WINDOWS, WEIGHTS, **_ABOUT,
+           preprocessing={"size": (384, 384), "resize": "crop", "crop_fraction": 1.0, **_SEEN})  # timm's

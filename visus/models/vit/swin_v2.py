@@ -11,7 +11,6 @@ forward: images [B, C, H, W], normalised -> logits [B, num_classes].
 from __future__ import annotations
 
 import math
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -21,10 +20,12 @@ from torch import Tensor, nn
 
 from visus import models
 from visus.core.preprocessing import IMAGENET_MEAN, IMAGENET_STD
+from visus.core.rename import join_parts, rename
 from visus.core.validate import positive, probability, require
 from visus.layers.drop_path import DropPath
 from visus.layers.image_size import require_size
 from visus.layers.patch_pyramid import PyramidSequential, gather_neighbours, patch_stem
+from visus.ops.attention import attend
 from visus.ops.windows import from_windows, half_shift, relative_index, score_bias, shift_mask, to_windows
 
 PATCH_SIZE = 4
@@ -104,8 +105,7 @@ class WindowAttention(nn.Module):
         q = F.normalize(q, dim=-1) * self.logit_scale.clamp(max=MOST_SCALE).exp()
         table = MOST_BIAS * self.cpb_mlp(offsets).sigmoid()  # [(2 window - 1)^2, heads]
         bias = score_bias(table, index, mask, windows)
-        out = F.scaled_dot_product_attention(q.to(v.dtype), F.normalize(k, dim=-1).to(v.dtype), v,
-                                             attn_mask=bias.to(v.dtype), scale=1.0)
+        out = attend(q.to(v.dtype), F.normalize(k, dim=-1).to(v.dtype), v, bias.to(v.dtype), scale=1.0)
         return self.proj_drop(self.proj(out.transpose(1, 2).reshape(batch, count, dim)))
 
 
@@ -201,74 +201,122 @@ def from_torchvision(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
             if not name.endswith(("relative_position_index", "relative_coords_table"))}
 
 
-_FROM_TIMM = ((r"^patch_embed\.proj\.", "features.0.0."), (r"^patch_embed\.norm\.", "features.0.2."),
-              (r"^head\.fc\.", "head."), (r"\.mlp\.fc1\.", ".mlp.0."), (r"\.mlp\.fc2\.", ".mlp.3."))
+_FROM_TIMM = (  # in order; stage i is features 2i (what merges patches before it) and 2i + 1
+    (r"^layers\.(\d+)\.downsample", lambda match: f"features.{2 * int(match[1])}"),
+    (r"^layers\.(\d+)\.blocks", lambda match: f"features.{2 * int(match[1]) + 1}"),
+    (r"^patch_embed\.proj\.", "features.0.0."), (r"^patch_embed\.norm\.", "features.0.2."),
+    (r"^head\.fc\.", "head."), (r"\.mlp\.fc1\.", ".mlp.0."), (r"\.mlp\.fc2\.", ".mlp.3."),
+    (r"\.([qv])_bias$", r".\1.bias"),
+)
+_FROM_TRANSFORMERS = (  # in order
+    (r"^swinv2\.encoder\.layers\.(\d+)\.downsample", lambda match: f"features.{2 * int(match[1]) + 2}"),
+    (r"^swinv2\.encoder\.layers\.(\d+)\.blocks", lambda match: f"features.{2 * int(match[1]) + 1}"),
+    (r"^swinv2\.embeddings\.patch_embeddings\.projection\.", "features.0.0."),
+    (r"^swinv2\.embeddings\.norm\.", "features.0.2."), (r"^swinv2\.layernorm\.", "norm."),
+    (r"^classifier\.", "head."), (r"\.layernorm_before\.", ".norm1."), (r"\.layernorm_after\.", ".norm2."),
+    (r"\.attention\.output\.dense\.", ".attn.proj."), (r"\.intermediate\.dense\.", ".mlp.0."),
+    (r"\.output\.dense\.", ".mlp.3."), (r"\.attention\.self\.", ".attn."),
+    (r"\.continuous_position_bias_mlp\.", ".cpb_mlp."), (r"\.attn\.query\.", ".attn.q."),
+    (r"\.attn\.key\.", ".attn.k."), (r"\.attn\.value\.", ".attn.v."),
+)
+
+
+def _joined(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Queries, keys and values made one, with zeros as the bias of keys, which neither origin has."""
+    out = dict(state)
+    for name in [name for name in out if name.endswith(".q.bias")]:
+        out[name.replace(".q.", ".k.")] = torch.zeros_like(out[name])
+    return join_parts(out, "qkv", "qkv")
 
 
 def from_timm(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """timm's names -> ours: stage i is features 2i (what merges patches before it) and 2i + 1; the biases of queries
-    and values are joined, with zeros for the keys between."""
-    out = {}
-    for name, tensor in state.items():
-        name = re.sub(r"^layers\.(\d+)\.downsample", lambda match: f"features.{2 * int(match[1])}", name)
-        name = re.sub(r"^layers\.(\d+)\.blocks", lambda match: f"features.{2 * int(match[1]) + 1}", name)
-        for theirs, ours in _FROM_TIMM:
-            name = re.sub(theirs, ours, name)
-        out[name] = tensor
-    for name in [name for name in out if name.endswith(".q_bias")]:
-        other = name.replace(".q_bias", ".v_bias")
-        if other in out:
-            of_q, of_v = out.pop(name), out.pop(other)
-            out[name.replace(".q_bias", ".qkv.bias")] = torch.cat([of_q, torch.zeros_like(of_q), of_v])
-    return out
+    """A timm state dict under our names."""
+    return _joined(rename(state, _FROM_TIMM))
 
 
-VARIANTS = {
-    "swin_v2_tiny": {"dim": 96, "depths": (2, 2, 6, 2), "num_heads": (3, 6, 12, 24)},
-    "swin_v2_small": {"dim": 96, "depths": (2, 2, 18, 2), "num_heads": (3, 6, 12, 24)},
-    "swin_v2_base": {"dim": 128, "depths": (2, 2, 18, 2), "num_heads": (4, 8, 16, 32)},
+def from_transformers(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A transformers state dict (Swinv2ForImageClassification) under our names, without offsets and indices."""
+    return _joined(from_torchvision(rename(state, _FROM_TRANSFORMERS)))
+
+
+_T, _S, _B, _L = (  # tiny, small, base, large
+    {"dim": dim, "depths": (2, 2, depth, 2), "num_heads": (heads, 2 * heads, 4 * heads, 8 * heads)}
+    for dim, depth, heads in ((96, 6, 3), (96, 18, 3), (128, 18, 4), (192, 18, 6)))
+_W16, _W24 = {"windows": (16, 16, 16, 8)}, {"windows": (24, 24, 24, 12)}
+_W12 = (12, 12, 12, 6)  # at 192 pixels, on ImageNet-22k
+VARIANTS = {  # of windows of 8, and of 16, at 256 pixels; w12to16: trained with windows of 12 before
+    "swin_v2_tiny": _T, "swin_v2_small": _S, "swin_v2_base": _B,
+    "swin_v2_tiny_w16": _T | _W16, "swin_v2_small_w16": _S | _W16, "swin_v2_base_w16": _B | _W16,
+    "swin_v2_base_w12to16": _B | _W16 | {"trained_windows": _W12},
+    "swin_v2_large_w12to16": _L | _W16 | {"trained_windows": _W12},
 }
+AT_384 = {"swin_v2_base_w12to24": _B | _W24 | {"trained_windows": _W12},
+          "swin_v2_large_w12to24": _L | _W24 | {"trained_windows": _W12}}
+AT_192 = {"swin_v2_base_w12": _B | {"windows": _W12, "num_classes": 21841},
+          "swin_v2_large_w12": _L | {"windows": _W12, "num_classes": 21841}}
 
-_ZOO = "the authors' model zoo (from memory), window 8, 256 x 256 (there named FLOPs)"
+_ZOO = "the authors' repository microsoft/Swin-Transformer, README.md"
 _TORCHVISION = "torchvision 0.28.0, weights IMAGENET1K_V1"
-PUBLISHED = {
-    "swin_v2_tiny": [{"what": "params", "value": "28e6", "source": _ZOO},
-                     {"what": "macs", "value": "5.9e9", "source": _ZOO},
-                     {"what": "top1", "value": "81.8", "data": "ImageNet-1k", "source": _ZOO},
-                     {"what": "params", "value": "28351570", "source": _TORCHVISION},
-                     {"what": "macs", "value": "5.94e9", "source": _TORCHVISION},
-                     {"what": "top1", "value": "82.072", "data": "ImageNet-1k", "source": _TORCHVISION}],
-    "swin_v2_small": [{"what": "params", "value": "50e6", "source": _ZOO},
-                      {"what": "macs", "value": "11.5e9", "source": _ZOO},
-                      {"what": "top1", "value": "83.7", "data": "ImageNet-1k", "source": _ZOO},
-                      {"what": "params", "value": "49737442", "source": _TORCHVISION},
-                      {"what": "macs", "value": "11.546e9", "source": _TORCHVISION},
-                      {"what": "top1", "value": "83.712", "data": "ImageNet-1k", "source": _TORCHVISION}],
-    "swin_v2_base": [{"what": "params", "value": "88e6", "source": _ZOO},
-                     {"what": "macs", "value": "20.3e9", "source": _ZOO},
-                     {"what": "top1", "value": "84.2", "data": "ImageNet-1k", "source": _ZOO},
-                     {"what": "params", "value": "87930848", "source": _TORCHVISION},
-                     {"what": "macs", "value": "20.325e9", "source": _TORCHVISION},
-                     {"what": "top1", "value": "84.112", "data": "ImageNet-1k", "source": _TORCHVISION}],
+_FIGURES = {  # params, MACs (there named FLOPs), top-1
+    "swin_v2_tiny": ("28e6", "5.9e9", "81.8"), "swin_v2_small": ("50e6", "11.5e9", "83.7"),
+    "swin_v2_base": ("88e6", "20.3e9", "84.2"), "swin_v2_tiny_w16": ("28e6", "6.6e9", "82.8"),
+    "swin_v2_small_w16": ("50e6", "12.6e9", "84.1"), "swin_v2_base_w16": ("88e6", "21.8e9", "84.6"),
+    "swin_v2_base_w12to16": ("88e6", "21.8e9", "86.2"), "swin_v2_large_w12to16": ("197e6", "47.5e9", "86.9"),
+    "swin_v2_base_w12to24": ("88e6", "54.7e9", "87.1"), "swin_v2_large_w12to24": ("197e6", "115.4e9", "87.6"),
 }
+_OF_TORCHVISION = {
+    "swin_v2_tiny": ("28351570", "5.94e9", "82.072"), "swin_v2_small": ("49737442", "11.546e9", "83.712"),
+    "swin_v2_base": ("87930848", "20.325e9", "84.112"),
+}
+PUBLISHED: dict[str, list[dict[str, str]]] = {name: [] for name in _FIGURES}
+for _figures, _source in ((_FIGURES, _ZOO), (_OF_TORCHVISION, _TORCHVISION)):
+    for _name, (_params, _macs, _top1) in _figures.items():
+        _trained = ", trained on ImageNet-22k, then 1k" if "w12to" in _name else ""
+        PUBLISHED[_name] += [{"what": "params", "value": _params, "source": _source},
+                             {"what": "macs", "value": _macs, "source": _source},
+                             {"what": "top1", "value": _top1, "data": "ImageNet-1k", "source": _source + _trained}]
+for _name in set(_FIGURES) - set(_OF_TORCHVISION):
+    PUBLISHED[_name][1]["reason"] = "ours counts the network of the biases too: (2 window - 1)^2 offsets a block"
 
 _TV_LICENCE = "BSD-3-Clause (torchvision); trained on ImageNet-1k"
 _TIMM = {"licence": "MIT (Microsoft, by way of timm); trained on ImageNet-1k", "preprocessing": {"crop_fraction": 0.9}}
+_22K = "MIT (Microsoft, by way of timm); trained on ImageNet-22k"
+
+
+def _hub(name: str) -> dict[str, dict[str, object]]:
+    """transformers' weights; every one is published as a torch file."""
+    return {"transformers": {"file": f"microsoft/swinv2-{name}", "licence": "Apache-2.0 (Microsoft's model card)",
+                             "url": f"https://huggingface.co/microsoft/swinv2-{name}/resolve/main/pytorch_model.bin",
+                             "preprocessing": {"resize": "squash"}}}
+
+
 WEIGHTS = {
     "swin_v2_tiny": {"torchvision": {"file": "swin_v2_t-b137f0e2.pth", "licence": _TV_LICENCE},
-                     "timm": {"file": "swinv2_tiny_window8_256.ms_in1k", **_TIMM}},
+                     "timm": {"file": "swinv2_tiny_window8_256.ms_in1k", **_TIMM}, **_hub("tiny-patch4-window8-256")},
     "swin_v2_small": {"torchvision": {"file": "swin_v2_s-637d8ceb.pth", "licence": _TV_LICENCE},
-                      "timm": {"file": "swinv2_small_window8_256.ms_in1k", **_TIMM}},
+                      "timm": {"file": "swinv2_small_window8_256.ms_in1k", **_TIMM},
+                      **_hub("small-patch4-window8-256")},
     "swin_v2_base": {"torchvision": {"file": "swin_v2_b-781e5279.pth", "licence": _TV_LICENCE,
                                      "preprocessing": {"crop_fraction": 256 / 272}},
-                     "timm": {"file": "swinv2_base_window8_256.ms_in1k", **_TIMM}},
+                     "timm": {"file": "swinv2_base_window8_256.ms_in1k", **_TIMM}, **_hub("base-patch4-window8-256")},
+    **{f"swin_v2_{size}_w16": {"timm": {"file": f"swinv2_{size}_window16_256.ms_in1k", **_TIMM},
+                               **_hub(f"{size}-patch4-window16-256")} for size in ("tiny", "small", "base")},
+    **{f"swin_v2_{size}_w12to{window}": {
+        "timm": {"file": f"swinv2_{size}_window12to{window}_192to{pixels}.ms_in22k_ft_in1k",
+                 "licence": f"{_22K}, then 1k", "preprocessing": {"crop_fraction": crop}},
+        **_hub(f"{size}-patch4-window12to{window}-192to{pixels}-22kto1k-ft")}
+       for size in ("base", "large") for window, pixels, crop in ((16, 256, 0.9), (24, 384, 1.0))},
+    **{f"swin_v2_{size}_w12": {"timm": {"file": f"swinv2_{size}_window12_192.ms_in22k", "licence": _22K,
+                                        "preprocessing": {"crop_fraction": 0.9}},
+                               **_hub(f"{size}-patch4-window12-192-22k")} for size in ("base", "large")},
 }
 
-models.add(SwinV2, VARIANTS, WEIGHTS, family="swin_v2", task="classification", published=PUBLISHED,
-           origins={"torchvision": from_torchvision, "timm": from_timm},
-           peers={"swin_v2_tiny": ("torchvision", "swin_v2_t"), "swin_v2_small": ("torchvision", "swin_v2_s"),
-                  "swin_v2_base": ("torchvision", "swin_v2_b")},
-           paper="Liu et al.: Swin Transformer V2: Scaling Up Capacity and Resolution, CVPR 2022, arXiv:2111.09883",
-           # torchvision's weights of swin_v2_tiny and swin_v2_small
-           preprocessing={"size": (256, 256), "resize": "crop", "crop_fraction": 256 / 260,
-                          "interpolation": "bicubic", "mean": IMAGENET_MEAN, "std": IMAGENET_STD})
+_ABOUT = {"family": "swin_v2", "task": "classification", "published": PUBLISHED,
+          "origins": {"torchvision": from_torchvision, "timm": from_timm, "transformers": from_transformers},
+          "peers": {"swin_v2_tiny": ("torchvision", "swin_v2_t"), "swin_v2_small": ("torchvision", "swin_v2_s"),
+                    "swin_v2_base": ("torchvision", "swin_v2_b")},
+          "paper": "Liu et al.: Swin Transformer V2: Scaling Up Capacity and Resolution, CVPR 2022, arXiv:2111.09883"}
+for _variants, _pixels, _crop in ((VARIANTS, 256, 256 / 260), (AT_384, 384, 1.0), (AT_192, 192, 0.9)):
+    models.add(SwinV2, _variants, WEIGHTS, **_ABOUT,  # 256 / 260: torchvision's of the tiny and the small one
+               preprocessing={"size": (_pixels, _pixels), "resize": "crop", "crop_fraction": _crop,
+                              "interpolation": "bicubic", "mean": IMAGENET_MEAN, "std": IMAGENET_STD})
