@@ -149,7 +149,7 @@ WRONG_COMMANDS = [
     (["train", "digits", "--device", "cuda:99"], ["cuda:99"]),
     (["train", "digits", "--set", "augmentation=[{name: flipp}]"], ["flipp"]),
     (["train", "digits", "--set", "model.config.depht=3", "--model", "resnet20"], ["depht"]),
-    (["train", "digits", "--set", "loss.name=binary_cross_entropy"], ["loss.name"]),
+    (["train", "digits", "--set", "loss.name=squared_hinge", "--set", "mix.mixup=0.2"], ["loss.name", "mix.mixup"]),
     (["train", "--resume", "no/such/run"], ["no/such/run"]),
     (["evaluate", "."], ["run.json"]),
     (["predict", "no/such/run", "x.jpg"], ["no/such/run"]),

@@ -6,14 +6,17 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from PIL import Image, ImageFilter, ImageOps
 
 from visus.core.errors import RecipeError
 from visus.data.transforms import Draws, augmentations, build_augmentation
 from visus.data.transforms.affine import affine
+from visus.data.transforms.blur import gaussian_blur
 from visus.data.transforms.color import adjust_contrast, adjust_hue, luma
-from visus.data.transforms.crop import RandomCrop, RandomResizedCrop
+from visus.data.transforms.crop import RandomCrop, RandomResizedCrop, SimpleRandomCrop
 from visus.data.transforms.erase import Cutout, RandomErasing
 from visus.data.transforms.flip import HorizontalFlip, VerticalFlip
+from visus.data.transforms.three_augment import Grayscale, Solarize, ThreeAugment, solarize
 from visus.ops.resample import resize
 
 EVERY = [
@@ -21,7 +24,8 @@ EVERY = [
     {"name": "random_crop", "padding": 3}, {"name": "affine", "degrees": 20, "translate": 0.1, "scale": [0.9, 1.1],
                                             "shear": 5}, {"name": "color_jitter", "brightness": 0.3, "contrast": 0.3,
                                                           "saturation": 0.3, "hue": 0.1}, {"name": "cutout"},
-    {"name": "random_erasing"}]
+    {"name": "random_erasing"}, {"name": "simple_random_crop"}, {"name": "grayscale", "probability": 0.5},
+    {"name": "solarize", "probability": 0.5}, {"name": "gaussian_blur"}, {"name": "three_augment"}]
 
 
 @pytest.fixture(scope="module")
@@ -59,7 +63,9 @@ def test_the_names_are_these():
 @pytest.mark.parametrize("channels", [1, 3])
 def test_each_sample_is_augmented_the_same_in_any_batch(step, channels):
     augment = build_augmentation([step])
-    batch = images(8, channels)
+    if step["name"] == "grayscale" and channels == 1:
+        pytest.skip("of grey images nothing changes")
+    batch = images(8, channels, height=14)
     index = np.array([5, 100, 7, 3, 2**40, 0, 9, 1])
     whole = augment(batch, index, 3, 2)
     order = np.array([6, 1, 4])
@@ -180,6 +186,69 @@ def test_cutout_covers_a_square_and_erasing_a_rectangle_of_the_stated_area():
     assert areas[hit].min() >= 0.08 * 400 and areas[hit].max() <= 0.23 * 400
 
 
+def test_grey_and_solarised_equal_pillows():
+    batch = images(5)
+    batch[0, :, 0, :4] = torch.tensor([127, 128, 129, 255], dtype=torch.uint8)  # about the threshold
+    grey = Grayscale(1.0)(batch.float() / 255, draws(5))
+    bright = Solarize(probability=1.0)(batch.float() / 255, draws(5))
+    for one, ours_grey, ours_bright in zip(batch, grey, bright, strict=True):
+        picture = Image.fromarray(one.permute(1, 2, 0).numpy())
+        assert np.abs(255 * ours_grey[0].numpy() - np.asarray(picture.convert("L"))).max() < 1  # Pillow's is whole
+        assert torch.equal(ours_grey[0], ours_grey[2])
+        theirs = np.asarray(ImageOps.solarize(picture, threshold=128))
+        assert np.abs(255 * ours_bright.permute(1, 2, 0).numpy() - theirs).max() < 1e-4
+
+
+@pytest.mark.parametrize("sigma", [0.1, 0.7, 2.0])
+def test_blur_equals_torchvision_and_is_near_pillows(functional, sigma):
+    batch = images(2, height=40, width=33).float() / 255
+    ours = gaussian_blur(batch, np.full(2, sigma), 2.0)
+    padded = torch.nn.functional.pad(batch, (6, 6, 6, 6), mode="replicate")
+    theirs = functional.gaussian_blur(padded, [13, 13], [sigma, sigma])[..., 6:-6, 6:-6]
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-5)
+    picture = Image.fromarray(images(2, height=40, width=33)[0].permute(1, 2, 0).numpy())
+    pillows = np.asarray(picture.filter(ImageFilter.GaussianBlur(sigma))).astype(float)
+    # levels on noise; Pillow's is three box blurs, roughest at small widths
+    assert np.abs(255 * ours[0].permute(1, 2, 0).numpy() - pillows).mean() < 5
+
+
+def test_each_image_is_blurred_by_its_own_width():
+    dot = torch.zeros(3, 1, 25, 25)
+    dot[:, :, 12, 12] = 1.0
+    blurred = gaussian_blur(dot, np.array([0.8, 1.2, 2.0]), 2.0)
+    place = torch.arange(25) - 12.0
+    variances = (blurred.sum((1, 2)) * place**2).sum(1)
+    torch.testing.assert_close(blurred.sum((1, 2, 3)), torch.ones(3), rtol=1e-5, atol=0)
+    torch.testing.assert_close(variances.sqrt(), torch.tensor([0.8, 1.2, 2.0]), rtol=0.03, atol=0.02)
+
+
+def test_three_augment_is_grey_solarised_or_blurred_by_equal_thirds():
+    batch = images(900).float() / 255
+    out = ThreeAugment(sigma=(1.0, 1.0))(batch, draws(900))
+    kinds = torch.stack([(out - other).abs().flatten(1).amax(1) < 1e-6 for other in (
+        luma(batch).expand_as(batch), solarize(batch, 128 / 255), gaussian_blur(batch, np.ones(900), 1.0))])
+    assert (kinds.sum(0) == 1).all()
+    assert (kinds.double().mean(1) - 1 / 3).abs().max() < 0.05
+    widths = ThreeAugment(sigma=(0.1, 2.0))(batch, draws(900))[kinds[2]].std((1, 2, 3))
+    assert widths.max() > 1.5 * widths.min()
+
+
+def test_simple_random_crop_is_the_largest_square_anywhere_along_the_longer_side():
+    crop = SimpleRandomCrop()
+    heights, widths = np.array([20, 30, 25] * 200), np.array([30, 20, 25] * 200)
+    top, left, height, width = crop.boxes(heights, widths, draws(600)).T
+    assert (height == np.minimum(heights, widths)).all() and (width == height).all()
+    assert set(left[::3]) == set(range(11)) and set(top[1::3]) == set(range(11)) and not top[::3].any()
+    assert not top[2::3].any() and not left[2::3].any()
+    square = images(4, height=9, width=9)
+    assert torch.equal(crop(square, draws(4)), square)
+    wide = images(8, height=10, width=20).float() / 255
+    for image, (top, left, height, width), got in zip(wide, crop.boxes(np.full(8, 10), np.full(8, 20), draws(8)),
+                                                      crop(wide, draws(8)), strict=True):
+        cut = image[None, :, top:top + height, left:left + width]
+        torch.testing.assert_close(got, resize(cut, (10, 20))[0], rtol=0, atol=2e-5)
+
+
 @pytest.mark.parametrize("steps, words", [
     ([{"name": "horizontal_flop"}], ["augmentation[0].name='horizontal_flop'", "'horizontal_flip'"]),
     ([{"name": "affine", "degree": 3}], ["augmentation[0].degree=3", "'degrees'"]),
@@ -190,6 +259,9 @@ def test_cutout_covers_a_square_and_erasing_a_rectangle_of_the_stated_area():
     ([{"name": "affine", "padding_mode": "wrap"}], ["'zeros', 'border' or 'reflection'"]),
     ([{"name": "random_crop", "padding": 1.5}], ["whole number"]),
     ([{"name": "horizontal_flip"}, {"name": "random_resized_crop"}], ["must be the first step"]),
+    ([{"name": "horizontal_flip"}, {"name": "simple_random_crop"}], ["must be the first step"]),
+    ([{"name": "three_augment", "sigma": [2, 0.1]}], ["two rising numbers"]),
+    ([{"name": "solarize", "threshold": 128}], ["from 0 to 1", "threshold=128"]),
 ])
 def test_wrong_steps_are_refused_by_name(steps, words):
     with pytest.raises(RecipeError) as caught:

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import torch
 
+from tools.peers import load_peer
 from visus.core.errors import RecipeError, UserError
 from visus.losses.classification import (
     LOSSES,
@@ -63,6 +64,30 @@ def test_binary_cross_entropy_equals_its_equation():
     assert binary_cross_entropy(Z, M.bool()) == binary_cross_entropy(Z, M)
 
 
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_binary_cross_entropy_of_one_label_is_one_yes_among_all(smoothing):
+    one_hot = (1 - smoothing) * np.eye(5)[LABELS] + smoothing / 5
+    probs = 1 / (1 + np.exp(-LOGITS))
+    expected = -(one_hot * np.log(probs) + (1 - one_hot) * np.log(1 - probs)).mean()
+    loss = get_loss("binary_cross_entropy", label_smoothing=smoothing)
+    assert loss(Z, Y).item() == pytest.approx(expected, rel=1e-12)
+    mixed = 0.3 * np.eye(5)[LABELS] + 0.7 * np.eye(5)[LABELS[::-1]]
+    smooth = (1 - smoothing) * mixed + smoothing / 5
+    expected = -(smooth * np.log(probs) + (1 - smooth) * np.log(1 - probs)).mean()
+    assert loss(Z, torch.from_numpy(mixed)).item() == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_binary_cross_entropy_equals_timms(smoothing):
+    try:
+        load_peer("timm")
+        from timm.loss import BinaryCrossEntropy
+    except ImportError as error:
+        pytest.skip(str(error))
+    theirs = BinaryCrossEntropy(smoothing=smoothing)(Z, Y)
+    torch.testing.assert_close(binary_cross_entropy(Z, Y, label_smoothing=smoothing), theirs, rtol=1e-7, atol=0)
+
+
 @pytest.mark.parametrize(("loss", "power"), [(multiclass_hinge, 1), (squared_hinge, 2)])
 @pytest.mark.parametrize("margin", [1.0, 0.3])
 def test_hinge_equals_c_times_torch_multi_margin_loss_and_the_loop(loss, power, margin):
@@ -106,7 +131,7 @@ def test_initial_value_of_cross_entropy_stands_with_label_smoothing():
     assert value == pytest.approx(math.log(10), rel=1e-6)
 
 
-def test_get_loss_applies_label_smoothing_to_cross_entropy_only():
+def test_get_loss_applies_label_smoothing_to_the_cross_entropies_only():
     assert get_loss("cross_entropy", label_smoothing=0.1)(Z, Y) == cross_entropy(Z, Y, label_smoothing=0.1)
     with pytest.raises(RecipeError, match="multiclass_hinge has no label smoothing"):
         get_loss("multiclass_hinge", label_smoothing=0.1)
@@ -121,4 +146,4 @@ def test_losses_refuse_targets_of_the_other_kind():
     with pytest.raises(UserError, match="one whole label"):
         multiclass_hinge(Z, Q)
     with pytest.raises(UserError, match="class number"):
-        binary_cross_entropy(Z, Y)
+        binary_cross_entropy(Z, Y[:, None])

@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import copy
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
 
+from tools.peers import load_peer
 from visus.core.errors import CheckpointError, RecipeError, UserError
 from visus.optim.build import OPTIMIZERS, build_optimizer
 from visus.optim.clip import clip_gradients
 from visus.optim.ema import EMA
+from visus.optim.lamb import Lamb
 from visus.optim.parameter_groups import parameter_groups
 
 
@@ -43,6 +46,32 @@ def step(model: nn.Module, optimizer: torch.optim.Optimizer, seed: int) -> None:
     optimizer.step()
 
 
+class PlainLamb:
+    """You et al. 2020, Algorithm 2, tensor by tensor in NumPy."""
+
+    def __init__(self, parameters, lr, betas, eps, weight_decay):
+        self.parameters, self.lr, self.betas = list(parameters), lr, betas
+        self.eps, self.weight_decay = eps, weight_decay
+        self.m = [np.zeros(p.shape) for p in self.parameters]
+        self.v = [np.zeros(p.shape) for p in self.parameters]
+        self.t = 0
+
+    def zero_grad(self):
+        for p in self.parameters:
+            p.grad = None
+
+    def step(self):
+        self.t += 1
+        for p, m, v in zip(self.parameters, self.m, self.v, strict=True):
+            x, g = p.detach().numpy(), p.grad.numpy()
+            m += (1 - self.betas[0]) * (g - m)
+            v += (1 - self.betas[1]) * (g * g - v)
+            direction = m / (1 - self.betas[0]**self.t)
+            update = direction / (np.sqrt(v / (1 - self.betas[1]**self.t)) + self.eps) + self.weight_decay * x
+            size, length = np.sqrt((x**2).sum()), np.sqrt((update**2).sum())
+            x -= self.lr * (size / length if size > 0 and length > 0 else 1.0) * update  # p's own memory
+
+
 PEERS = {
     "sgd": lambda p: torch.optim.SGD(p, 0.01, momentum=0.8, nesterov=True, weight_decay=0.1, foreach=False),
     "adam": lambda p: torch.optim.Adam(p, 0.01, (0.8, 0.95), 1e-6, weight_decay=0.1, foreach=False),
@@ -53,6 +82,7 @@ PEERS = {
     "rmsprop": lambda p: torch.optim.RMSprop(p, 0.01, eps=1e-6, momentum=0.8, weight_decay=0.1, foreach=False),
     "adagrad": lambda p: torch.optim.Adagrad(p, 0.01, eps=1e-6, weight_decay=0.1, foreach=False),
     "adadelta": lambda p: torch.optim.Adadelta(p, 0.01, eps=1e-6, weight_decay=0.1, foreach=False),
+    "lamb": lambda p: PlainLamb(p, 0.01, (0.8, 0.95), 1e-6, 0.1),
 }
 
 
@@ -80,6 +110,54 @@ def test_on_the_cpu_the_kernel_is_fused_or_the_loop_but_never_foreach(name, fuse
     for group in optimizer.param_groups:
         assert group.get("fused") is fused
         assert not group["foreach"]
+
+
+@pytest.mark.parametrize("foreach", [False, True])
+def test_lamb_equals_timms_step_by_step(foreach):
+    try:
+        load_peer("timm")
+        from timm.optim.lamb import Lamb as Theirs
+    except ImportError as error:
+        pytest.skip(str(error))
+    ours, theirs = small().double(), small().double()
+    a = Lamb(parameter_groups(ours, 0.1), 0.02, (0.8, 0.95), 1e-6, foreach=foreach)
+    b = Theirs(parameter_groups(theirs, 0.1), 0.02, betas=(0.8, 0.95), eps=1e-6, max_grad_norm=None)
+    for seed in range(5):  # without decay: Adam's own step, in both
+        step(ours, a, seed)
+        step(theirs, b, seed)
+        for (name, x), y in zip(ours.named_parameters(), theirs.parameters(), strict=True):
+            assert torch.allclose(x, y, rtol=1e-9, atol=1e-12), name
+
+
+def test_lamb_moves_each_layer_by_the_rate_times_its_own_norm():
+    torch.manual_seed(0)
+    layers = [nn.Parameter(10.0**k * torch.randn(7, 5)) for k in range(-2, 3)] + [nn.Parameter(torch.zeros(3, 3))]
+    before = [p.detach().clone() for p in layers]
+    optimizer = Lamb([{"params": layers, "weight_decay": 0.1}], 0.01)
+    for p in layers:
+        p.grad = torch.randn_like(p)
+    optimizer.step()
+    for p, was in zip(layers[:-1], before, strict=False):
+        assert (p.detach() - was).norm().item() == pytest.approx(0.01 * was.norm().item(), rel=1e-4)
+    assert layers[-1].abs().max().item() == pytest.approx(0.01, rel=1e-4), "no weights yet: Adam's step"
+    everything = Lamb([nn.Parameter(torch.ones(4))], 0.01, adapt_all=True)
+    everything.param_groups[0]["params"][0].grad = torch.ones(4)
+    everything.step()
+    assert everything.param_groups[0]["params"][0].tolist() == pytest.approx([0.99] * 4, rel=1e-5)
+
+
+def test_lamb_goes_on_to_the_same_bits_from_its_state():
+    first, second = small(), small()
+    a, b = (build_optimizer("lamb", parameter_groups(m, 0.1), lr=0.02) for m in (first, second))
+    for seed in range(3):
+        step(first, a, seed)
+    second.load_state_dict(first.state_dict())
+    b.load_state_dict(copy.deepcopy(a.state_dict()))
+    step(first, a, 7)
+    step(second, b, 7)
+    assert all(torch.equal(x, y) for x, y in zip(first.parameters(), second.parameters(), strict=True))
+    with pytest.raises(RecipeError, match="beta"):
+        build_optimizer("lamb", first.parameters(), lr=0.1, betas=(0.9, 1.0))
 
 
 def test_groups_keep_their_own_weight_decay():

@@ -14,9 +14,10 @@ from visus.core.preprocessing import Preprocessing
 from visus.data.opening import open_samples
 from visus.data.samples import Samples
 from visus.data.split import split_samples
+from visus.data.transforms.mix import Mixing
 from visus.losses.classification import get_loss
 from visus.run import baselines
-from visus.run.build import build_model, build_preprocessing
+from visus.run.build import build_mixing, build_model, build_preprocessing
 from visus.run.choose import Facts, choose
 from visus.run.recipe import Recipe
 from visus.tasks.classification import Classification
@@ -79,11 +80,21 @@ def test_nothing_but_layout_threads_and_precision_is_left_to_the_machine():
     assert chosen.count('"auto"') == 5, chosen  # device, data.format, precision, layout, threads
 
 
-@pytest.mark.parametrize("values, named", [({"loss.name": "binary_cross_entropy"}, "loss.name"),
-                                           ({"task": "multilabel"}, "task=multilabel")])
-def test_a_recipe_that_contradicts_the_data_is_refused(values, named):
+@pytest.mark.parametrize("values, multi_label, named", [
+    ({"loss.name": "cross_entropy"}, True, "loss.name"),
+    ({"loss.label_smoothing": 0.1}, True, "loss.label_smoothing"),
+    ({"task": "multilabel"}, False, "task=multilabel"),
+    ({"loss.name": "squared_hinge", "mix.mixup": 0.2}, False, "mix.mixup")])
+def test_a_recipe_that_contradicts_the_data_or_itself_is_refused(values, multi_label, named):
     with pytest.raises(RecipeError, match=named):
-        choose(Recipe().with_values(values), facts())
+        choose(Recipe().with_values(values), facts(multi_label=multi_label))
+
+
+def test_mixing_is_for_training_alone_and_its_numbers_are_the_recipes():
+    recipe = Recipe().with_values({"mix.mixup": 0.3, "mix.cutmix": 0.7, "mix.cutmix_share": 0.2,
+                                   "mix.probability": 0.9})
+    assert build_mixing(recipe, training=True) == Mixing(mixup=0.3, cutmix=0.7, cutmix_share=0.2, probability=0.9)
+    assert build_mixing(recipe, training=False) is None and build_mixing(Recipe(), training=True) is None
 
 
 def test_a_model_for_squares_refuses_another_shape():

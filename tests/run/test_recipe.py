@@ -108,13 +108,22 @@ def test_each_shipped_recipe_is_valid_and_states_its_result(path):
 
 def test_the_result_that_a_recipe_states_is_the_measured_one():
     results = json.loads((recipes_folder() / "results.json").read_text())
-    assert results.keys() == shipped_recipes().keys()
+    assert results.keys() <= shipped_recipes().keys()
     for name, path in shipped_recipes().items():
+        if name not in results:
+            assert "Not measured here" in Recipe.load(path).description
+            continue
         runs = results[name]["runs"]
         accuracy = 100 * sum(run["test_accuracy"] for run in runs) / len(runs)
         minutes = sum(run["cpu_minutes"] for run in runs) / len(runs)
         assert Recipe.load(path).description.endswith(
             f"Measured: {accuracy:.2f} % test accuracy, {len(runs)} seed, {minutes:.1f} CPU minutes")
+
+
+def test_vit_and_cnn_were_compared_at_nearly_equal_cost():
+    results = json.loads((recipes_folder() / "results.json").read_text())
+    vit, cnn = (results[name]["runs"][0]["cpu_minutes"] for name in ("cifar10-vit", "cifar10-resnet20-short"))
+    assert 0.8 < vit / cnn < 1.25
 
 
 def test_an_unknown_recipe_name_gets_the_nearest():

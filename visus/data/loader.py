@@ -22,28 +22,31 @@ from visus.core.preprocessing import Preprocessing
 from visus.core.seeds import permutation
 from visus.data.samples import Samples, counted, listed
 from visus.data.scan import BadImage
-from visus.data.transforms import Augmentation, to_unit
+from visus.data.transforms import Augmentation, Draws, to_unit
+from visus.data.transforms.mix import Mixing
 
 _IN_MEMORY_BYTES = 2 << 30
 _RESIZE_BYTES = 64 << 20
 
 
 class Loader:
-    """Batches of the samples at `indices`, as `preprocessing` resizes them, augmented, not yet normalised.
+    """Batches of the samples at `indices`, as `preprocessing` resizes them, augmented, mixed, not yet normalised.
 
-    shuffle: another order each epoch. drop_last: no smaller last batch. workers: processes that decode files; images
-    in memory need none. on_bad_image: a file that cannot be read any more (they were scanned before training) raises
-    an error ('stop') or makes its batch smaller ('skip', counted in `skipped`). cache: folder for the decoded, resized
-    images as one uint8 file, made at first use and used again while files and preprocessing are the same. pin_memory:
-    for copies to a GPU. timeout_s: longest wait for a worker.
+    mixing: each image and its target with the next of its batch; targets are then float [B, K]. shuffle: another order
+    each epoch. drop_last: no smaller last batch. workers: processes that decode files; images in memory need none.
+    on_bad_image: a file that cannot be read any more (they were scanned before training) raises an error ('stop') or
+    makes its batch smaller ('skip', counted in `skipped`). cache: folder for the decoded, resized images as one uint8
+    file, made at first use and used again while files and preprocessing are the same. pin_memory: for copies to a GPU.
+    timeout_s: longest wait for a worker.
 
     One epoch at a time: starting a second iterator ends the first.
     """
 
     def __init__(self, samples: Samples, indices: Sequence[int] | np.ndarray, preprocessing: Preprocessing, *,
-                 augmentation: Augmentation | None = None, batch_size: int = 32, seed: int = 0, shuffle: bool = False,
-                 drop_last: bool = False, workers: int = 0, on_bad_image: Literal["stop", "skip"] = "stop",
-                 cache: str | Path | None = None, pin_memory: bool = False, timeout_s: float = 120.0):
+                 augmentation: Augmentation | None = None, mixing: Mixing | None = None, batch_size: int = 32,
+                 seed: int = 0, shuffle: bool = False, drop_last: bool = False, workers: int = 0,
+                 on_bad_image: Literal["stop", "skip"] = "stop", cache: str | Path | None = None,
+                 pin_memory: bool = False, timeout_s: float = 120.0):
         if batch_size < 1:
             raise DataError("must be 1 or more", where=f"batch_size={batch_size}")
         self.samples = samples
@@ -53,6 +56,7 @@ class Loader:
                             where=f"batch_size={batch_size}", remedy="Use a smaller batch_size, or drop_last=False")
         self.preprocessing = preprocessing
         self.augmentation = augmentation
+        self.mixing = mixing
         self.batch_size = batch_size
         self.seed = seed
         self.shuffle = shuffle
@@ -121,7 +125,7 @@ class Loader:
     # -- one batch -----------------------------------------------------------------------------------------------
 
     def _compute(self, epoch: int, positions: np.ndarray) -> _Fetched:
-        files = _FileBatches(self.samples, self.indices, self.preprocessing, self.augmentation, self.seed)
+        files = self._files()
         if self._pixels is not None:
             bad = [self._lost(p) for p in positions if p in self._unreadable] if self._unreadable else []
             if bad:
@@ -132,6 +136,9 @@ class Loader:
             index = self.indices[positions]
             return _Fetched(files.finish(self._resize_arrays(index), index, epoch, cropped=False), ())
         return files[epoch, positions]
+
+    def _files(self) -> _FileBatches:
+        return _FileBatches(self.samples, self.indices, self.preprocessing, self.augmentation, self.seed, self.mixing)
 
     def _lost(self, position: int) -> BadImage:
         index = int(self.indices[position])
@@ -242,7 +249,7 @@ class Loader:
         if not plan:
             return
         if self._worker_loader is None:
-            files = _FileBatches(self.samples, self.indices, self.preprocessing, self.augmentation, self.seed)
+            files = self._files()
             # a generator of its own: torch's global one, which a checkpoint holds, must not depend on loader restarts
             self._worker_loader = DataLoader(files, batch_size=None, sampler=self._plan, num_workers=self.workers,
                                              generator=torch.Generator(), collate_fn=_as_it_is,
@@ -279,12 +286,13 @@ class _FileBatches(Dataset):
     """(epoch, positions) -> a whole batch, decoded and augmented; epoch None: decoded only. Lives in the workers."""
 
     def __init__(self, samples: Samples, indices: np.ndarray, preprocessing: Preprocessing,
-                 augmentation: Augmentation | None, seed: int):
+                 augmentation: Augmentation | None, seed: int, mixing: Mixing | None = None):
         self.samples = samples
         self.indices = indices
         self.preprocessing = preprocessing
         self.augmentation = augmentation
         self.seed = seed
+        self.mixing = mixing
         self.squash = replace(preprocessing, resize="squash")  # a cropped box goes to the size as it is
 
     def __getitem__(self, key: tuple[int | None, np.ndarray]) -> _Fetched:
@@ -321,7 +329,11 @@ class _FileBatches(Dataset):
         """uint8 images [B, C, h, w] of the samples at `index` -> the batch."""
         if self.augmentation is not None:
             images = self.augmentation(images, index, self.seed, epoch, cropped=cropped)
-        return ImageBatch(to_unit(images), torch.from_numpy(self.samples.targets[index]), torch.from_numpy(index))
+        images, targets = to_unit(images), torch.from_numpy(self.samples.targets[index])
+        if self.mixing is not None:
+            draws = Draws(index, self.seed, epoch, "mixing")
+            images, targets = self.mixing(images, targets, len(self.samples.classes), draws)
+        return ImageBatch(images, targets, torch.from_numpy(index))
 
 
 class _Plan:

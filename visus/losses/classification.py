@@ -31,18 +31,27 @@ def cross_entropy(
     return F.cross_entropy(logits, targets, weight=class_weights, label_smoothing=label_smoothing)
 
 
-def binary_cross_entropy(logits: Tensor, targets: Tensor, *, pos_weight: Tensor | None = None) -> Tensor:
+def binary_cross_entropy(
+    logits: Tensor, targets: Tensor, *, label_smoothing: float = 0.0, pos_weight: Tensor | None = None
+) -> Tensor:
     """Independent yes-or-no per class: mean over B and K of -[p y log s(z) + (1 - y) log(1 - s(z))], s the
     sigmoid.
 
-    logits: float [B, K]. targets: [B, K] in [0, 1] (any real dtype). pos_weight: float [K], the factor p of
-    the positive terms (1 without it). -> scalar, at least 0. Computed as
-    max(z, 0) - z y + log(1 + exp(-|z|)), finite for any logits. Raises UserError for integer labels [B].
+    logits: float [B, K]. targets: [B, K] in [0, 1] (any real dtype; of several labels, or mixed), or int64
+    [B], one label, taken as one yes among K (Wightman et al. 2021, "ResNet strikes back"; DeiT III). y is
+    the target smoothed to (1 - a) y + a / K with a = label_smoothing, as `cross_entropy` has it. pos_weight:
+    float [K], the factor p of the positive terms (1 without it). -> scalar, at least 0. Computed as
+    max(z, 0) - z y + log(1 + exp(-|z|)), finite for any logits. Raises UserError for targets of another shape.
     """
+    if targets.ndim == 1 and not targets.is_floating_point():
+        targets = F.one_hot(targets, logits.shape[1])
     if targets.shape != logits.shape:
-        raise UserError("binary_cross_entropy takes one 0 or 1 per image and label, not one class number per image",
-                        where="loss", remedy="Use cross_entropy for one label per image")
-    return F.binary_cross_entropy_with_logits(logits, targets.to(logits.dtype), pos_weight=pos_weight)
+        raise UserError(f"targets of {tuple(targets.shape)} do not fit logits of {tuple(logits.shape)}", where="loss",
+                        remedy="Give one class number per image, or one number in [0, 1] per image and class")
+    targets = targets.to(logits.dtype)
+    if label_smoothing:
+        targets = (1 - label_smoothing) * targets + label_smoothing / logits.shape[1]
+    return F.binary_cross_entropy_with_logits(logits, targets, pos_weight=pos_weight)
 
 
 def multiclass_hinge(logits: Tensor, targets: Tensor, *, margin: float = 1.0) -> Tensor:
@@ -74,6 +83,7 @@ def _violations(logits: Tensor, targets: Tensor, margin: float) -> Tensor:
     return violations.scatter(1, label, 0.0)
 
 
+SMOOTHED = (cross_entropy, binary_cross_entropy)  # take soft labels too, hence mixed images
 LOSSES: dict[str, Callable[..., Tensor]] = {
     "cross_entropy": cross_entropy,
     "binary_cross_entropy": binary_cross_entropy,
@@ -85,22 +95,21 @@ LOSSES: dict[str, Callable[..., Tensor]] = {
 def get_loss(name: str, *, label_smoothing: float = 0.0) -> Callable[[Tensor, Tensor], Tensor]:
     """The loss of that name, as a function (logits, targets) -> scalar.
 
-    Raises RecipeError with the nearest names when there is none, and for label smoothing of another loss than
-    cross_entropy.
+    Raises RecipeError with the nearest names when there is none, and for label smoothing of a hinge.
     """
     if name not in LOSSES:
         raise RecipeError("there is no such loss", where=f"loss={name!r}", remedy=did_you_mean(name, LOSSES))
-    if label_smoothing and name != "cross_entropy":
+    if label_smoothing and LOSSES[name] not in SMOOTHED:
         raise RecipeError(f"{name} has no label smoothing", where=f"loss.label_smoothing={label_smoothing}",
-                          remedy="Set it to 0, or use cross_entropy")
-    return partial(cross_entropy, label_smoothing=label_smoothing) if label_smoothing else LOSSES[name]
+                          remedy="Set it to 0, or use cross_entropy or binary_cross_entropy")
+    return partial(LOSSES[name], label_smoothing=label_smoothing) if label_smoothing else LOSSES[name]
 
 
 def initial_value(name: str, num_classes: int, *, margin: float = 1.0) -> float:
     """What the loss is worth when all logits are equal (zero for BCE): a network before training is close to
     it.
 
-    cross_entropy: ln C, with any label smoothing; binary_cross_entropy: ln 2; multiclass_hinge: (C - 1)
+    cross_entropy: ln C; binary_cross_entropy: ln 2, both with any label smoothing; multiclass_hinge: (C - 1)
     margin; squared_hinge: (C - 1) margin^2. Without class weights. Raises RecipeError for an unknown name.
     """
     get_loss(name)

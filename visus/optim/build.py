@@ -1,4 +1,4 @@
-"""torch's own optimizers by name, each on the fastest kernel that fits the parameters.
+"""Optimizers by name, torch's own and LAMB, each on the fastest kernel that fits the parameters.
 
 On the CPU torch's multi-tensor ("foreach") kernels are slower than a plain loop and the fused ones two to
 four times faster: fused where it exists, else the plain loop. On other devices fused where it exists, else
@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from visus.core.errors import RecipeError, did_you_mean
+from visus.optim.lamb import Lamb
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +40,7 @@ OPTIMIZERS: dict[str, Kind] = {
     "rmsprop": Kind(torch.optim.RMSprop, frozenset({"momentum", "eps"})),
     "adagrad": Kind(torch.optim.Adagrad, frozenset({"eps"}), frozenset({"cpu"})),
     "adadelta": Kind(torch.optim.Adadelta, frozenset({"eps"})),
+    "lamb": Kind(Lamb, _BETAS),
 }
 
 
@@ -55,9 +57,10 @@ def build_optimizer(
 ) -> torch.optim.Optimizer:
     """The optimizer `name` over parameters or groups (see `parameter_groups`).
 
-    lr: peak learning rate. weight_decay: for groups that name none; decoupled for adamw, an L2 penalty added
-    to the gradient for all others. momentum (sgd, rmsprop), nesterov (sgd), betas (the Adam family) and eps
-    (all but sgd; None: torch's default) reach the optimizers that have them and mean nothing to the others.
+    lr: peak learning rate. weight_decay: for groups that name none; decoupled for adamw, part of the
+    layer-wise scaled update for lamb, an L2 penalty added to the gradient for all others. momentum (sgd,
+    rmsprop), nesterov (sgd), betas (the Adam family) and eps (all but sgd; None: the optimizer's default)
+    reach the optimizers that have them and mean nothing to the others.
     Raises RecipeError for an unknown name or a value out of range.
     """
     if name not in OPTIMIZERS:

@@ -16,6 +16,7 @@ from visus.core.preprocessing import Preprocessing
 from visus.data.loader import Loader
 from visus.data.samples import Samples
 from visus.data.transforms import build_augmentation
+from visus.data.transforms.mix import Mixing
 from visus.losses.classification import get_loss
 from visus.optim.build import build_optimizer
 from visus.optim.ema import EMA
@@ -83,12 +84,20 @@ def channel_statistics(loader: Loader) -> tuple[tuple[float, ...], tuple[float, 
 
 def build_loader(recipe: Recipe, samples: Samples, indices: np.ndarray, preprocessing: Preprocessing, *,
                  training: bool, device: torch.device, cache: Path | None) -> Loader:
-    """Training: shuffled and augmented. Otherwise in order and as they are."""
+    """Training: shuffled, augmented and mixed. Otherwise in order and as they are."""
     augmentation = build_augmentation(list(recipe.augmentation)) if training else None
-    return Loader(samples, indices, preprocessing, augmentation=augmentation, batch_size=recipe.train.batch_size,
-                  seed=recipe.train.seed, shuffle=training, workers=recipe.data.workers,
-                  on_bad_image=recipe.data.on_bad_image, cache=cache if recipe.data.cache else None,
-                  pin_memory=device.type == "cuda")
+    return Loader(samples, indices, preprocessing, augmentation=augmentation, mixing=build_mixing(recipe, training),
+                  batch_size=recipe.train.batch_size, seed=recipe.train.seed, shuffle=training,
+                  workers=recipe.data.workers, on_bad_image=recipe.data.on_bad_image,
+                  cache=cache if recipe.data.cache else None, pin_memory=device.type == "cuda")
+
+
+def build_mixing(recipe: Recipe, training: bool) -> Mixing | None:
+    """None where nothing is mixed."""
+    mix = recipe.mix
+    if not training or not mix.probability or not (mix.mixup or mix.cutmix):
+        return None
+    return Mixing(mixup=mix.mixup, cutmix=mix.cutmix, cutmix_share=mix.cutmix_share, probability=mix.probability)
 
 
 def build_model(recipe: Recipe, preprocessing: Preprocessing, num_classes: int,

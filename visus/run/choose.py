@@ -96,11 +96,18 @@ def _model(recipe: Recipe, facts: Facts, side: int, values: dict[str, Any], reas
 
 
 def _loss(recipe: Recipe, task: str, values: dict[str, Any]) -> None:
-    if recipe.loss.name == "auto":
-        values["loss.name"] = "binary_cross_entropy" if task == "multilabel" else "cross_entropy"
-    elif (recipe.loss.name == "binary_cross_entropy") != (task == "multilabel"):
-        raise RecipeError(f"does not fit the task {task}", where=f"loss.name={recipe.loss.name}",
-                          remedy="binary_cross_entropy is for several labels, the others for one")
+    name = recipe.loss.name
+    if name == "auto":
+        name = values["loss.name"] = "binary_cross_entropy" if task == "multilabel" else "cross_entropy"
+    elif task == "multilabel" and name != "binary_cross_entropy":
+        raise RecipeError(f"does not fit the task {task}", where=f"loss.name={name}",
+                          remedy="Several labels per image take binary_cross_entropy")
+    if task == "multilabel" and recipe.loss.label_smoothing:
+        raise RecipeError("is for one label per image", where=f"loss.label_smoothing={recipe.loss.label_smoothing}",
+                          remedy="Set it to 0")
+    if (recipe.mix.mixup or recipe.mix.cutmix) and name in ("multiclass_hinge", "squared_hinge"):
+        raise RecipeError("mixed images have no whole label", where=f"loss.name={name}",
+                          remedy="Use cross_entropy or binary_cross_entropy, or set mix.mixup and mix.cutmix to 0")
 
 
 def _optimization(recipe: Recipe, facts: Facts, model: str, side: int, values: dict[str, Any],

@@ -58,13 +58,21 @@ class Model(Section):
     origin: str = Field("visus", description="Whose parameter names the file has: visus, torchvision, timm")
 
 
+class Mix(Section):
+    mixup: NonNegative = Field(0.0, description="Alpha of mixup: images and labels blended by a share from Beta(alpha, "
+                               "alpha); 0: off")
+    cutmix: NonNegative = Field(0.0, description="Alpha of CutMix: a box of another image, labels by area; 0: off")
+    cutmix_share: Annotated[float, Field(ge=0, le=1)] = Field(0.5, description="Of the mixed images, if both are on")
+    probability: Annotated[float, Field(ge=0, le=1)] = Field(1.0, description="Of an image being mixed at all")
+
+
 class Loss(Section):
     name: str = Field("auto", description="cross_entropy, binary_cross_entropy, multiclass_hinge, squared_hinge")
-    label_smoothing: Fraction = 0.0
+    label_smoothing: Fraction = Field(0.0, description="cross_entropy and binary_cross_entropy of one label per image")
 
 
 class Optimizer(Section):
-    name: str = Field("auto", description="sgd, adamw, adam, rmsprop, ...")
+    name: str = Field("auto", description="sgd, adamw, adam, lamb, rmsprop, ...")
     lr: Auto | Positive = Field("auto", description="Peak learning rate")
     momentum: Fraction = Field(0.9, description="sgd, rmsprop")
     nesterov: bool = Field(True, description="sgd")
@@ -109,6 +117,7 @@ class Recipe(Section):
     data: Data = Data()
     augmentation: Auto | tuple[dict[str, Any], ...] = Field(default="auto",
                                                             description="Steps such as {name: horizontal_flip}")
+    mix: Mix = Mix()
     model: Model = Model()
     loss: Loss = Loss()
     optimizer: Optimizer = Optimizer()

@@ -311,7 +311,8 @@ def _recipe(recipe: Recipe | Mapping[str, Any] | str | Path | None, path: str | 
 
 def _refuse_changes(folder: RunFolder, recipe: Recipe, fine: bool) -> None:
     """A recipe edited since the run began would give another result; another machine or version may."""
-    before, now = flat(folder.about.get("recipe", {})), flat(recipe.model_dump(mode="json"))
+    said, now = flat(folder.about.get("recipe", {})), flat(recipe.model_dump(mode="json"))
+    before = flat(Recipe().model_dump(mode="json")) | said if said else {}  # a field that is newer than the run
     changed = [f"{name}: {before.get(name)!r} became {now.get(name)!r}" for name in before | now
                if before and before.get(name) != now.get(name) and name not in HARMLESS]
     if changed and not fine:

@@ -20,9 +20,10 @@ from visus.core.seeds import uniform
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from visus.data.transforms.crop import RandomResizedCrop
+    from visus.data.transforms.crop import RandomResizedCrop, SimpleRandomCrop
 
 augmentations = Registry("augmentation", "visus.data.transforms")
+DECODE_CROPS = ("random_resized_crop", "simple_random_crop")  # boxes of the full image, cut while it is decoded
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,9 +55,9 @@ class Augmentation:
     steps: tuple[tuple[str, Transform], ...]
 
     @property
-    def decode_crop(self) -> RandomResizedCrop | None:
-        """The first step when it is a random resized crop: done on the full image where there is one."""
-        if self.steps and self.steps[0][0] == "random_resized_crop":
+    def decode_crop(self) -> RandomResizedCrop | SimpleRandomCrop | None:
+        """The first step when it is one of `DECODE_CROPS`: done on the full image where there is one."""
+        if self.steps and self.steps[0][0] in DECODE_CROPS:
             return self.steps[0][1]  # type: ignore[return-value]
         return None
 
@@ -87,8 +88,8 @@ def to_unit(images: Tensor) -> Tensor:
 def build_augmentation(steps: Sequence[Mapping[str, Any]]) -> Augmentation | None:
     """[{'name': 'horizontal_flip', 'probability': 0.5}, ...] -> Augmentation; None for an empty list.
 
-    Raises RecipeError naming the step: unknown name or field (with the nearest), value out of range, a random resized
-    crop that is not the first step.
+    Raises RecipeError naming the step: unknown name or field (with the nearest), value out of range, a crop of the full
+    image that is not the first step.
     """
     built = []
     for position, step in enumerate(steps):
@@ -107,8 +108,8 @@ def build_augmentation(steps: Sequence[Mapping[str, Any]]) -> Augmentation | Non
             if field not in fields:
                 raise RecipeError(f"{name} has no such field", where=f"{where}.{field}={values[field]!r}",
                                   remedy=did_you_mean(field, fields))
-        if name == "random_resized_crop" and position:
-            raise RecipeError("random_resized_crop must be the first step", where=where,
+        if name in DECODE_CROPS and position:
+            raise RecipeError(f"{name} must be the first step", where=where,
                               remedy="It is done while the image is decoded: move it to the front")
         plain = {k: tuple(v) if isinstance(v, list) else v for k, v in values.items()}
         built.append((name, known[name].build(**plain)))

@@ -1,4 +1,4 @@
-"""Random crops: of a padded image at its own scale, and of random area and aspect, resized."""
+"""Random crops: of a padded image at its own scale, of random area and aspect, and of the largest square, resized."""
 
 from __future__ import annotations
 
@@ -105,12 +105,42 @@ class RandomResizedCrop:
 
     def __call__(self, images: Tensor, draws: Draws) -> Tensor:
         batch, _, height, width = images.shape
-        boxes = self.boxes(np.full(batch, height), np.full(batch, width), draws)
-        y = _source_coordinates(boxes[:, 0], boxes[:, 2], height)
-        x = _source_coordinates(boxes[:, 1], boxes[:, 3], width)
-        grid = np.stack(np.broadcast_arrays(x[:, None, :], y[:, :, None]), -1)  # [B, H, W, 2]
-        return F.grid_sample(to_unit(images), torch.from_numpy(grid).to(images.device), mode="bilinear",
-                             align_corners=False)
+        return _enlarged(images, self.boxes(np.full(batch, height), np.full(batch, width), draws))
+
+
+@dataclass(frozen=True)
+class SimpleRandomCrop:
+    """The largest square, at a random place along the longer side, resized to the model's size: the aspect stays, and
+    nearly all of the image is seen (Touvron et al., DeiT III, ECCV 2022, arXiv:2204.07118, section 3.2).
+
+    The paper's shift by up to 4 pixels across is the step {name: random_crop, padding: 4, padding_mode: reflect} behind
+    it. Of files the square is cut from the image in its full size; images in memory or in the cache have the model's
+    size already, and of a square nothing is cut.
+    """
+
+    any_dtype: ClassVar[bool] = True
+
+    def boxes(self, heights: np.ndarray, widths: np.ndarray, draws: Draws) -> np.ndarray:
+        """int64 [B, 4] (top, left, height, width), each inside its image."""
+        sizes = np.stack([heights, widths], -1)  # [B, 2]
+        side = sizes.min(1, keepdims=True)
+        start = np.floor(draws.uniform(1) * (sizes - side + 1)).astype(np.int64)
+        return np.concatenate([start, side, side], 1)
+
+    def __call__(self, images: Tensor, draws: Draws) -> Tensor:
+        batch, _, height, width = images.shape
+        if height == width:
+            return images
+        return _enlarged(images, self.boxes(np.full(batch, height), np.full(batch, width), draws))
+
+
+def _enlarged(images: Tensor, boxes: np.ndarray) -> Tensor:
+    """float [B, C, H, W]: the box [B, 4] (top, left, height, width) of each image in the image's size."""
+    y = _source_coordinates(boxes[:, 0], boxes[:, 2], images.shape[2])
+    x = _source_coordinates(boxes[:, 1], boxes[:, 3], images.shape[3])
+    grid = np.stack(np.broadcast_arrays(x[:, None, :], y[:, :, None]), -1)  # [B, H, W, 2]
+    return F.grid_sample(to_unit(images), torch.from_numpy(grid).to(images.device), mode="bilinear",
+                         align_corners=False)
 
 
 def _source_coordinates(start: np.ndarray, length: np.ndarray, size: int) -> np.ndarray:
@@ -126,3 +156,4 @@ def _source_coordinates(start: np.ndarray, length: np.ndarray, size: int) -> np.
 
 augmentations.add(RandomCrop, {"random_crop": {}})
 augmentations.add(RandomResizedCrop, {"random_resized_crop": {}})
+augmentations.add(SimpleRandomCrop, {"simple_random_crop": {}})
