@@ -1,4 +1,4 @@
-"""Draw docs/figures/models.svg and docs/figures/ilsvrc.svg from the passports. `--check`: exit 1 when one is stale."""
+"""Draw docs/figures/models.svg, kinds.svg and ilsvrc.svg from the passports. `--check`: exit 1 when one is stale."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT))
 
 from visus.core.files import write_text  # noqa: E402
+from visus.report.kind_chart import kind_chart  # noqa: E402
 from visus.report.model_chart import model_chart, winners_chart  # noqa: E402
 
 FIGURES = ROOT / "docs" / "figures"
@@ -17,7 +18,9 @@ FIGURES = ROOT / "docs" / "figures"
 def figures() -> dict[Path, str]:
     from visus.run.models import passports
 
-    return {FIGURES / "models.svg": model_chart(passports().values()), FIGURES / "ilsvrc.svg": winners_chart()}
+    known = passports().values()
+    return {FIGURES / "models.svg": model_chart(known), FIGURES / "kinds.svg": kind_chart(known),
+            FIGURES / "ilsvrc.svg": winners_chart()}
 
 
 def main() -> int:

@@ -1,19 +1,20 @@
-"""The charts of registered models and of the ILSVRC winners."""
+"""The charts of registered models, of their kinds and of the ILSVRC winners."""
 
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
 
 from tools import model_chart as drawn
 from visus.cli.main import main
-from visus.report import model_chart
+from visus.report import kind_chart, model_chart
 from visus.run.models import passports
 
 
-@pytest.mark.parametrize("name", ["models", "ilsvrc"])
+@pytest.mark.parametrize("name", ["models", "kinds", "ilsvrc"])
 def test_a_chart_of_models_is_fresh(name: str):
     path = drawn.FIGURES / f"{name}.svg"
     assert path.read_text() == drawn.figures()[path], "stale: python tools/model_chart.py"
@@ -58,3 +59,68 @@ def test_the_verb_writes_the_chart(tmp_path, capsys):
     svg = (tmp_path / "m.svg").read_text()
     assert "resnet50" in svg and "vgg16" not in svg and "m.svg" in capsys.readouterr().out
     assert main(["models", "chart", "--out", str(tmp_path / "m.svg"), "--family", "nosuch"]) == 2
+
+
+# -- kinds ---------------------------------------------------------------------------------------------------------
+
+
+def known_accuracies():
+    return [p for p in passports().values() if p.task == "classification" and p.top1 is not None
+            and p.top1[1] == "ImageNet-1k"]
+
+
+def test_every_family_with_a_published_accuracy_has_a_kind():
+    without = {p.family for p in known_accuracies() if kind_chart.kind_of(p) is None}
+    assert not without, f"put them into KINDS of visus/report/kind_chart.py: {sorted(without)}"
+    named = [family for families in kind_chart.KINDS.values() for family in families]
+    assert len(named) == len(set(named)), "a family has one kind"
+    assert {kind_chart.kind_of(p) for p in known_accuracies()} == set(kind_chart.KINDS)
+
+
+def test_a_family_that_nobody_placed_is_seen():
+    vit = passports()["vit_base_16"]
+    assert kind_chart.kind_of(replace(vit, family="newcomer")) is None
+    assert kind_chart.kind_of(replace(vit, family="newcomer", module="visus.models.cnn.newcomer")) == "ConvNet"
+
+
+@pytest.mark.parametrize("name, top1, why", [
+    ("convnext_tiny", 82.1, ""), ("vit_base_16", 81.072, ""), ("swin_large", 86.3, "more images than ImageNet-1k"),
+    ("deit_base_distilled_16", 83.4, "a teacher"), ("efficientnet_b7", 84.122, "600 pixels"),
+    ("cvt_w24", 87.6, "more images than ImageNet-1k, 384 pixels"), ("resnet50d", 77.16, ""),
+    ("senet154", 81.32, ""),
+    ("vit_large_r50_s32", 84.42, "more images than ImageNet-1k"),
+    ("dino_small_16", 77.0, "a linear classifier on frozen features")])
+def test_what_can_be_compared_is_told_from_what_cannot(name: str, top1: float, why: str):
+    found = kind_chart.rating(passports()[name])
+    assert found is not None and (found.top1, found.why, found.comparable) == (top1, why, not why)
+
+
+@pytest.mark.parametrize("name", ["resnet18d", "cait_s36", "resnet20", "convnext_ladder_2_patchify"])
+def test_figures_of_other_sizes_and_data_are_left_out(name: str):
+    assert kind_chart.rating(passports()[name]) is None
+
+
+def test_kinds_lie_where_the_passports_say_and_fronts_only_rise():
+    svg = kind_chart.kind_chart(passports().values())
+    found = re.findall(r'<circle class="bubble (\w+) (main|other)" cx="([\d.]+)" cy="([\d.]+)" r="[\d.]+"><title>'
+                       r"(\w+): ([\d.]+) % top-1", svg)
+    drawn_names = {p.name for p in known_accuracies() if kind_chart.drawn(p)}
+    assert {row[4] for row in found} == drawn_names
+    for hue, style, _, _, name, top1 in found:
+        rating = kind_chart.rating(passports()[name])
+        assert (hue, style == "main") == (kind_chart.HUE[rating.kind], rating.comparable)
+        assert float(top1) == pytest.approx(rating.top1, abs=0.01)
+    by_height = sorted(found, key=lambda row: float(row[3]))
+    tops = [float(row[5]) for row in by_height]
+    assert all(a >= b - 0.05 for a, b in zip(tops, tops[1:], strict=False))
+    for points in re.findall(r'<polyline class="front \w+" points="([^"]+)"', svg):
+        pairs = [tuple(map(float, pair.split(","))) for pair in points.split()]
+        assert pairs == sorted(pairs) and [y for _, y in pairs] == sorted((y for _, y in pairs), reverse=True)
+
+
+def test_the_verb_draws_kinds(tmp_path, capsys):
+    out = tmp_path / "k.svg"
+    assert main(["models", "chart", "--by", "kind", "--out", str(out)]) == 0
+    assert out.read_text() == kind_chart.kind_chart(passports().values())
+    assert main(["models", "chart", "--by", "kind", "--family", "alexnet", "--out", str(out)]) == 2
+    assert "could be drawn" in capsys.readouterr().err

@@ -14,6 +14,7 @@ VERBS = {
     "train": ("visus.cli.train", "your images -> a trained, evaluated model and one report"),
     "evaluate": ("visus.cli.evaluate", "measure a run's model on its test split or on other images"),
     "predict": ("visus.cli.predict", "classify images, folders, globs or a list on standard input"),
+    "explain": ("visus.cli.explain", "what a model looks at: attention maps, rollout, distance, positions"),
     "report": ("visus.cli.report", "draw a run's report.html again"),
     "models": ("visus.cli.models", "look around in the registered models, or at one, layer by layer"),
     "data": ("visus.cli.data", "look at a data set: contact sheet, class counts, sizes, problems"),

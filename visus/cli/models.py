@@ -3,7 +3,8 @@
   visus models --search resnet              names, parameters, published accuracy
   visus models show resnet50                output shapes, parameters, MACs, memory, receptive field of every layer
   visus models show alexnet --table         the courses' table of weights and MACs, each printed figure judged
-  visus models chart --out models.svg       published accuracy by operations, area by parameters"""
+  visus models chart --out models.svg       published accuracy by operations, area by parameters
+  visus models chart --by kind              the same of ConvNets, transformers, hybrids and MLPs, fairly marked"""
 
 from __future__ import annotations
 
@@ -20,6 +21,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--table", action="store_true", help="show: weights, MACs and memory of the layers that have "
                         "them, beside the figures of published tables")
     parser.add_argument("--out", metavar="FILE", default="models.svg", help="chart: SVG to write; default: models.svg")
+    parser.add_argument("--by", choices=("family", "kind"), default="family", help="chart: hues by families, or kinds "
+                        "of nets compared; default: family")
     parser.add_argument("--json", action="store_true", help="print JSON")
 
 
@@ -65,7 +68,8 @@ def _list(arguments: argparse.Namespace) -> int:
 def _chart(arguments: argparse.Namespace) -> int:
     from visus.run.models import chart_models
 
-    path, count = chart_models(arguments.out, task=arguments.task, family=arguments.family, search=arguments.search)
+    path, count = chart_models(arguments.out, task=arguments.task, family=arguments.family, search=arguments.search,
+                               by=arguments.by)
     print(f"{count} models on {path}")
     return 0
 

@@ -8,7 +8,7 @@ Applications, arXiv:1605.07678, Fig. 2. All numbers come from the passports.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 from markupsafe import Markup
@@ -33,7 +33,8 @@ HUES: Mapping[str, tuple[str, ...]] = {
     "teal": ("densenet", "regnet", "anynet"),
     "red": ("inception", "xception"),
     "gold": ("convnext", "convnext_v2"),
-    "pink": ("vit", "deit", "deit3", "cait", "swin", "swin_v2", "pvt_v2", "mvit_v2"),
+    "pink": ("vit", "deit", "deit3", "cait", "swin", "swin_v2", "pvt", "pvt_v2", "mvit", "mvit_v2", "cvt", "coatnet",
+             "vit_hybrid", "dino", "dinov2", "mae", "clip_vit"),
     "brown": ("nfnet",),
     "mint": ("mixer", "resmlp", "gmlp", "convmixer"),
     "grey": ("alexnet", "zfnet", "overfeat", "squeezenet"),
@@ -115,12 +116,12 @@ def model_chart(passports: Iterable[Passport], main: Sequence[str] = MAIN) -> st
     bubbles.sort(key=lambda b: (-b.radius, b.passport.name))  # large ones below small ones
     bubbles.sort(key=lambda b: b.passport.name in main)  # and the named ones on top
     title = "What accuracy costs: published ImageNet top-1 by operations, area by parameters"
-    parts = [tag("text", title, class_="title", x=16, y=26), *_axes(x_axis, y_axis), *_size_legend(),
+    parts = [tag("text", title, class_="title", x=16, y=26), *axes(x_axis, y_axis), *size_legend(),
              *_hue_legend({b.passport.family for b in bubbles})]
     for b in bubbles:
         kind = hue(b.passport.family) + (" main" if b.passport.name in main else "")
         parts.append(tag("circle", tag("title", _words(b)), class_=f"bubble {kind}", cx=b.x, cy=b.y, r=b.radius))
-    parts += _labels(bubbles, main)
+    parts += labels(bubbles, main, lambda passport: hue(passport.family))
     note = (f"{len(bubbles)} registered models; parameters and operations counted here at each model's image size, "
             "accuracy as its source states it (training and crops differ)")
     parts.append(tag("text", note, class_="tick", x=16, y=HEIGHT - 10))
@@ -132,7 +133,8 @@ def _words(bubble: Bubble) -> str:
     return f"{p.name}: {bubble.top1:g} % top-1, {p.macs / 1e9:.3g} GMACs, {p.params / 1e6:.3g} M parameters"
 
 
-def _axes(x_axis: Axis, y_axis: Axis) -> list[Markup]:
+def axes(x_axis: Axis, y_axis: Axis) -> list[Markup]:
+    """Grid, ticks and names of operations and accuracy."""
     parts = []
     for value in y_axis.ticks(6):
         y = y_axis(value)
@@ -150,7 +152,8 @@ def _axes(x_axis: Axis, y_axis: Axis) -> list[Markup]:
             tag("text", "ImageNet top-1 accuracy", class_="tick", x=16, y=TOP - 16)]
 
 
-def _size_legend() -> list[Markup]:
+def size_legend() -> list[Markup]:
+    """Three circles with their million parameters."""
     parts = [tag("text", "million parameters:", class_="tick end", x=RIGHT - 204, y=TOP - 26)]
     x = RIGHT - 196
     for millions in LEGEND_MILLIONS:
@@ -179,9 +182,9 @@ def _hue_legend(families: set[str]) -> list[Markup]:
 Box = tuple[float, float, float, float]  # left, top, right, bottom
 
 
-def _labels(bubbles: Sequence[Bubble], main: Sequence[str]) -> list[Markup]:
-    """Each name at the first free place around its bubble, those of the smallest bubbles first; a line leads to a
-    name that had to move away."""
+def labels(bubbles: Sequence[Bubble], main: Sequence[str], hue_of: Callable[[Passport], str]) -> list[Markup]:
+    """The names `main`, each at the first free place around its bubble, those of the smallest bubbles first; a line
+    leads to a name that had to move away."""
     parts: list[Markup] = []
     placed: list[Box] = []
     named = sorted((b for b in bubbles if b.passport.name in main), key=lambda b: (b.radius, b.passport.name))
@@ -189,7 +192,7 @@ def _labels(bubbles: Sequence[Bubble], main: Sequence[str]) -> list[Markup]:
     for bubble in named:
         box, far = _free_place(bubble, placed, centres)
         placed.append(box)
-        kind = hue(bubble.passport.family)
+        kind = hue_of(bubble.passport)
         if far:
             x, y = min(max(bubble.x, box[0]), box[2]), min(max(bubble.y, box[1]), box[3])
             parts.append(tag("line", class_=f"leader {kind}", x1=bubble.x, y1=bubble.y, x2=float(x), y2=float(y)))

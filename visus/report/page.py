@@ -93,7 +93,7 @@ def render(run: RunFolder) -> str:
     if confusion and confusion["svg"] and evaluation and evaluation.confusion:
         data_for_script["confusion"] = _confusion_data(evaluation.confusion)
     model, dataset = _names(contents)
-    style, script = _style(), _asset("page.js")
+    style, script = page_style(), _asset("page.js")
     view: dict[str, Any] = {
         "policy": policy(style, script),
         "style": Markup(style),
@@ -136,7 +136,7 @@ def render(run: RunFolder) -> str:
         "examples": view["mistakes"] or view["hits"],
     }
     view["sections"] = [(id_, text) for id_, text in _SECTIONS if present.get(id_, True)]
-    return _template().render(view)
+    return template("page.html").render(view)
 
 
 def policy(style: str, script: str) -> str:
@@ -186,12 +186,13 @@ def flat(value: dict[str, Any], prefix: str = "") -> list[tuple[str, str]]:
 
 
 @cache
-def _template() -> jinja2.Template:
+def template(name: str) -> jinja2.Template:
+    """A page of assets/, in which every text is escaped."""
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(_ASSETS), autoescape=True, undefined=jinja2.StrictUndefined
     )
     environment.filters |= {"legible": formatting.legible, "shorten": formatting.shorten}
-    return environment.get_template("page.html")
+    return environment.get_template(name)
 
 
 @cache
@@ -200,7 +201,8 @@ def _asset(name: str) -> str:
 
 
 @cache
-def _style() -> str:
+def page_style() -> str:
+    """The style of all pages, charts included."""
     bars = "".join(f".w{percent}{{--w:{percent / 100:g}}}" for percent in range(101))
     return f"{_asset('page.css')}\n{chart_style().strip()}\n{bars}"
 

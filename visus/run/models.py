@@ -65,20 +65,23 @@ def list_models(task: str | None = None, family: str | None = None,
                   key=lambda row: (row.family, row.params, row.name))
 
 
-def chart_models(out: str | Path, task: str | None = None, family: str | None = None,
-                 search: str | None = None) -> tuple[Path, int]:
+def chart_models(out: str | Path, task: str | None = None, family: str | None = None, search: str | None = None,
+                 by: str = "family") -> tuple[Path, int]:
     """Draw published ImageNet accuracy by operations and parameters of the models that `list_models` finds, as SVG.
+    by: 'family', a hue for each group of families, or 'kind': ConvNets, transformers, hybrids and MLPs compared.
     Returns the path and how many are on it. Raises UserError where none of them states an ImageNet accuracy."""
     from visus.core.files import write_text
-    from visus.report.model_chart import model_chart, shown
+    from visus.report import kind_chart, model_chart
 
+    if by not in ("family", "kind"):
+        raise UserError("must be family or kind", where=f"by={by!r}")
     known = passports()
     chosen = [known[row.name] for row in list_models(task, family, search)]
-    count = sum(map(shown, chosen))
+    count = sum(map(kind_chart.drawn if by == "kind" else model_chart.shown, chosen))
     if not count:
-        raise UserError("none of these models states a published ImageNet accuracy",
+        raise UserError("none of these models states a published ImageNet accuracy that could be drawn",
                         where=f"family={family!r}, search={search!r}", remedy="Leave the filters out")
-    write_text(out, model_chart(chosen))
+    write_text(out, kind_chart.kind_chart(chosen) if by == "kind" else model_chart.model_chart(chosen))
     return Path(out), count
 
 

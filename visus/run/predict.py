@@ -114,7 +114,7 @@ def _read(source: Any, trained: TrainedModel, on_bad_image: str, keep_pixels: bo
     name = printable(os.fspath(source)) if isinstance(source, str | Path) else f"<{type(source).__name__}>"
     try:
         if isinstance(source, np.ndarray):
-            pixels, notes = _checked(source), ()
+            pixels, notes = checked(source), ()
         else:
             read = read_image(source, background=trained.preprocessing.background)
             pixels, notes = read.pixels, read.notes
@@ -126,7 +126,8 @@ def _read(source: Any, trained: TrainedModel, on_bad_image: str, keep_pixels: bo
     return Prediction(name, notes=notes, pixels=pixels if keep_pixels else None), image
 
 
-def _checked(array: np.ndarray) -> np.ndarray:
+def checked(array: np.ndarray) -> np.ndarray:
+    """uint8 pixels of an image as [H, W, 1 or 3]. Raises ImageError for another array."""
     if array.ndim == 2:
         array = array[..., None]
     if array.dtype != np.uint8 or array.ndim != 3 or array.shape[-1] not in (1, 3) or 0 in array.shape:
