@@ -7,30 +7,34 @@ import re
 
 import numpy as np
 import pytest
+import torch
 
-from recipes.experiments import run
+from recipes.experiments import figures, run, transformers
+from recipes.experiments.convolution import judge_depth, judge_shortcuts
+from recipes.experiments.experiment import HERE, TEST_IMAGES, difference, percent, score
 from visus.core.passport import agrees
+from visus.core.preprocessing import Preprocessing
 from visus.run.models import create_model, describe_model
-from visus.run.recipe import Recipe
 
-RESULTS = json.loads((run.HERE / "results.json").read_text())
+RESULTS = json.loads((HERE / "results.json").read_text())
 NAMES = sorted({name for experiment in run.EXPERIMENTS.values() for name in experiment.runs})
 
 
 def test_every_recipe_belongs_to_an_experiment():
-    assert sorted(path.stem for path in run.HERE.glob("*.yaml")) == NAMES
+    assert {path.stem for path in HERE.glob("*.yaml")} == {run.variation(name).recipe for name in NAMES}
+    assert run.VARIATIONS.keys() <= set(NAMES)
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_recipe_names_a_model_and_its_result_is_of_this_recipe(name: str):
-    recipe = Recipe.load(run.HERE / f"{name}.yaml")
-    model = create_model(recipe.model.name, num_classes=10, **recipe.model.config)
+    recipe = run.recipe_of(name)
     measured = RESULTS["runs"][name]
-    assert measured["recipe"] == run.stated(name) and measured["changed"] == {}
-    assert measured["params"] == sum(p.numel() for p in model.parameters())
+    assert measured["recipe"] == json.loads(json.dumps(run.stated(name))) and measured["changed"] == {}
+    assert measured["params"] == sum(p.numel() for p in run.model_of(recipe).parameters())
     for seed in measured["seeds"]:
         assert [row["epoch"] for row in seed["curve"]] == list(range(1, recipe.train.epochs + 1))
-        assert seed["train"]["count"] == 0.8 * run.TRAIN_IMAGES and seed["test"]["count"] == run.TEST_IMAGES
+        assert seed["train"]["count"] == pytest.approx(0.8 * run.variation(name).images, abs=10)  # by class
+        assert seed["test"]["count"] == TEST_IMAGES
 
 
 def test_figures_and_page_are_those_of_the_results():
@@ -46,11 +50,23 @@ def test_figures_and_page_are_those_of_the_results():
 
 def test_bars_are_as_long_as_the_accuracy():
     experiment = run.EXPERIMENTS["shortcuts"]
-    svg = run.figure(experiment, RESULTS["runs"])
+    svg = figures.figure(experiment, RESULTS["runs"])
     lengths = [float(w) for w in re.findall(r'<rect class="(?:first|second)"[^>]* width="([\d.]+)"', svg)]
     accuracies = [np.mean([seed["test"]["value"] for seed in RESULTS["runs"][name]["seeds"]])
                   for name in experiment.runs]
-    assert lengths == pytest.approx([(run.BARS_WIDTH - 84) * a for a in accuracies], abs=0.06)
+    assert lengths == pytest.approx([(figures.BARS_WIDTH - 84) * a for a in accuracies], abs=0.06)
+
+
+def test_lines_go_through_the_measured_accuracies():
+    svg = figures.figure(run.EXPERIMENTS["data_size"], RESULTS["runs"])
+    drawn = re.findall(r'<circle class="(\w+)" cx="([\d.]+)" cy="([\d.]+)"', svg)
+    heights = {kind: [float(y) for k, _, y in drawn if k == kind] for kind in ("first", "second")}
+    for kind, net in (("first", "cnn"), ("second", "vit")):
+        values = [np.mean([s["test"]["value"] for s in RESULTS["runs"][transformers.of_size(net, size)]["seeds"]])
+                  for size in (*transformers.SIZES, run.TRAIN_IMAGES)]
+        assert len(heights[kind]) == 4 and abs(np.corrcoef(heights[kind], values)[0, 1] + 1) < 1e-4
+    across = [float(x) for k, x, _ in drawn if k == "first"]
+    assert np.diff(across) == pytest.approx([np.diff(across)[0]] * 3, abs=0.11), "doublings are equal steps"
 
 
 def _runs(**accuracy: float) -> dict:
@@ -59,22 +75,69 @@ def _runs(**accuracy: float) -> dict:
 
 
 def test_degradation_is_claimed_only_where_the_deep_plain_net_alone_is_worse():
-    assert run.judge_depth(_runs(plain20=0.5, plain56=0.3, resnet20=0.5, resnet56=0.52))[0]
-    assert not run.judge_depth(_runs(plain20=0.5, plain56=0.5, resnet20=0.5, resnet56=0.5))[0]
-    assert not run.judge_depth(_runs(plain20=0.5, plain56=0.3, resnet20=0.5, resnet56=0.3))[0], "both are worse"
-    assert not run.judge_shortcuts({name: {**one, "params": 1} for name, one in
+    assert judge_depth(_runs(plain20=0.5, plain56=0.3, resnet20=0.5, resnet56=0.52))[0]
+    assert not judge_depth(_runs(plain20=0.5, plain56=0.5, resnet20=0.5, resnet56=0.5))[0]
+    assert not judge_depth(_runs(plain20=0.5, plain56=0.3, resnet20=0.5, resnet56=0.3))[0], "both are worse"
+    assert not judge_shortcuts({name: {**one, "params": 1} for name, one in
                                     _runs(**{"resnet20": 0.50, "resnet20-b": 0.51}).items()})[0], "within the noise"
+
+
+def test_built_in_is_shown_only_where_permuting_ends_the_cnns_lead_and_leaves_the_mlp():
+    def verdict(mlp: float, cnn: float, vit: float) -> bool:
+        plain = _runs(mlp=0.5, cnn=0.6, vit=0.55)
+        mixed = _runs(**{"mlp-permuted": mlp, "cnn-permuted": cnn, "vit-permuted": vit})
+        for net, lost in (("mlp", 0.2), ("cnn", 0.05), ("vit", 0.1)):
+            start = plain[net]["seeds"][0]["test"]["value"]
+            plain[net]["seeds"][0]["shifts"] = [{"shift": s, "accuracy": start - lost * s / 4} for s in range(5)]
+        return transformers.judge_built_in(plain | mixed)[0]
+
+    assert verdict(0.5, 0.5, 0.52)
+    assert not verdict(0.4, 0.4, 0.52), "the MLP cares"
+    assert not verdict(0.5, 0.55, 0.52), "the CNN is still ahead"
+    assert not verdict(0.5, 0.6, 0.55), "nothing happens"
+
+
+def test_a_permutation_moves_whole_pixels_and_a_shift_whole_rows():
+    generator = np.random.Generator(np.random.PCG64(0))
+    images = generator.integers(0, 256, (3, 16, 16, 3), dtype=np.uint8)
+    mixed = run.permuted(images)
+    assert not np.array_equal(mixed, images)
+    for before, after in zip(images, mixed, strict=True):
+        assert sorted(map(tuple, before.reshape(-1, 3))) == sorted(map(tuple, after.reshape(-1, 3)))
+    where = np.arange(256, dtype=np.uint8).reshape(1, 16, 16, 1).repeat(3, 3)
+    moved = run.permuted(np.concatenate([where, where]))
+    assert np.array_equal(moved[0], moved[1]) and len(np.unique(moved)) == 256
+    assert np.array_equal(images.reshape(3, 256, 3)[:, moved[0, ..., 0].ravel()], mixed.reshape(3, 256, 3))
+
+
+def test_accuracy_by_shift_sees_each_image_moved_by_that_many_pixels():
+    class ByCorner(torch.nn.Module):
+        """Class 1 where the bright pixel is at (8, 8) of the 16 x 16 pixels."""
+
+        def forward(self, images):
+            bright = images[:, 0, 8, 8]
+            return torch.stack([torch.full_like(bright, 0.5), bright], 1)
+
+    class Run:
+        model = ByCorner()
+        preprocessing = Preprocessing(size=(16, 16), mean=(0.0,) * 3, std=(1.0,) * 3)
+
+    images = np.zeros((4, 16, 16, 3), np.uint8)
+    for image, (y, x) in zip(images, ((8, 8), (9, 8), (8, 6), (5, 8)), strict=True):
+        image[y, x] = 255
+    found = {row["shift"]: row["accuracy"] for row in run.by_shift(Run(), images, np.ones(4, np.int64))}
+    assert found == {0: 0.25, 1: 0.0625, 2: 0.0625, 3: 0.0625, 4: 0.0}
 
 
 def test_a_diverged_run_counts_as_a_guess():
     runs = {**_runs(a=0.5), "b": {"seeds": [{"curve": []}]}}
-    assert run.difference(runs, "a", "b", "test")[0] == pytest.approx(40.0)
-    assert run.percent(runs["b"], "test") == "diverged"
+    assert difference(runs, "a", "b", "test")[0] == pytest.approx(40.0)
+    assert percent(runs["b"], "test") == "diverged"
 
 
 def test_two_standard_errors_are_those_of_a_binomial_share():
     drawn = np.random.Generator(np.random.PCG64(0)).binomial(4000, 0.6, 20_000) / 4000
-    assert run.score(_runs(a=0.6)["a"], "test").error == pytest.approx(200 * drawn.std(), rel=0.02)
+    assert score(_runs(a=0.6)["a"], "test").error == pytest.approx(200 * drawn.std(), rel=0.02)
 
 
 def test_an_experiment_runs_from_images_to_page_and_is_not_repeated(tmp_path, capsys):
@@ -94,7 +157,7 @@ def test_an_experiment_runs_from_images_to_page_and_is_not_repeated(tmp_path, ca
         assert measured[name]["changed"] == {"data.image_size": 8, "train.epochs": 1}
         assert measured[name]["seeds"][0]["train"]["count"] == 160
     page = (tmp_path / "docs/experiments.md").read_text()
-    assert run.percent(measured["resnet20-b"], "test") in page and (tmp_path / "docs/figures").exists()
+    assert percent(measured["resnet20-b"], "test") in page and (tmp_path / "docs/figures").exists()
     finished = (tmp_path / "runs/resnet20-seed0/run.json").stat().st_mtime_ns
     assert run.main([*command, "train.epochs=1"]) == 0
     assert (tmp_path / "results.json").read_text() == first
