@@ -140,8 +140,8 @@ def test_recorded_peer_differences_are_rounding(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("field", ["num_classes", "in_channels"])
-@pytest.mark.parametrize("value", [0, -1, 2.5, True, "3"])
-def test_wrong_counts_are_refused_by_name(name, field, value):
-    with pytest.raises(UserError, match=f"{field}={value!r}"):
-        create_model(name, **{field: value})
+def test_wrong_counts_are_refused_by_name(name):
+    for field in ("num_classes", "in_channels"):
+        for value in (0, -1, 2.5, True, "3"):
+            with pytest.raises(UserError, match=f"{field}={value!r}"):
+                create_model(name, **{field: value})
