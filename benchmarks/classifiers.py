@@ -6,8 +6,9 @@ Eager mode, float32, one thread, processor time (another process on the machine 
 equal weights, get equal images and alternate in one process; the median of the per-round ratios (the peer's time over
 ours: above 1 we are faster) is kept. A training step is forward, cross-entropy, backward; no optimizer, which would be
 the same for both. Memory is the most that a training step at the largest batch holds at one time beyond the weights.
-Exit code 1 when a ratio is below 0.97, the geometric mean below 1 or our memory more than 1 % above the peer's.
-Needs the extra 'parity'. Results: benchmarks/results/classifiers.json, in which families that are not run again stay.
+Each median has its 95 % interval. Exit code 1 when a family's geometric mean is below 0.97, a row's whole interval is,
+the geometric mean of all families is below 1 or our memory more than 1 % above the peer's. Needs the extra 'parity'.
+Results: benchmarks/results/classifiers.json, in which families that are not run again stay.
 """
 
 from __future__ import annotations

@@ -3,9 +3,8 @@ forward, training step, memory.
 
     python benchmarks/transformers.py [--families vit_tiny_16,swin_tiny] [--image-size 224] [--rounds 11] [--seconds 3]
 
-As benchmarks/classifiers.py, at 224 px: eager mode, float32, one thread, processor time, the median of the per-round
-ratios (the peer's time over ours: above 1 we are faster) of alternating rounds in one process. Exit code 1 when a ratio
-is below 0.97, the geometric mean below 1 or our memory more than 1 % above the peer's. Needs the extra 'parity'.
+As benchmarks/classifiers.py, whose rules and exit code it shares, at 224 px: eager mode, float32, one thread, processor
+time, medians of the per-round ratios (the peer's time over ours: above 1 we are faster). Needs the extra 'parity'.
 Results: benchmarks/results/transformers.json, in which families that are not run again stay.
 """
 

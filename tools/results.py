@@ -38,10 +38,10 @@ def render() -> str:
         measured = json.loads(path.read_text())
         script = (ROOT / "benchmarks" / path.name).with_suffix(".py")
         page += f"\n## benchmarks/{script.name}\n\n"
-        names = list(next(iter(measured["results"].values())))
+        names = list(dict.fromkeys(name for row in measured["results"].values() for name in row))
         page += "| | " + " | ".join(names) + " |\n|" + " --- |" * (len(names) + 1) + "\n"
         for name, row in measured["results"].items():
-            page += f"| {name} | " + " | ".join(cell(row[n]) for n in names) + " |\n"
+            page += f"| {name} | " + " | ".join(cell(row.get(n, "")) for n in names) + " |\n"
         whole = {what: value for what, value in measured.items() if isinstance(value, float)}
         if whole:
             page += "\n" + ", ".join(f"{what} {value}" for what, value in whole.items()) + "\n"
@@ -53,7 +53,9 @@ def cell(value: Any) -> str:
     """A ratio stands for the measurement that it comes from; other parts are listed."""
     if isinstance(value, dict):
         ratio = value.get("speed against the peer")
-        return f"{ratio:.3f}" if ratio is not None else " / ".join(str(part) for part in value.values())
+        if ratio is None:
+            return " / ".join(str(part) for part in value.values())
+        return f"{ratio:.3f}" + (f" ({value['low']:.2f} to {value['high']:.2f})" if "low" in value else "")
     return str(value)
 
 

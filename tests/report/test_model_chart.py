@@ -23,7 +23,7 @@ def test_a_chart_of_models_is_fresh(name: str):
 def test_bubbles_lie_where_the_passports_say():
     svg = model_chart.model_chart(passports().values())
     found = re.findall(r'<circle class="bubble [a-z ]+" cx="([\d.]+)" cy="([\d.]+)" r="([\d.]+)"><title>(\w+): '
-                       r"([\d.]+) % top-1, ([\d.]+) GMACs", svg)
+                       r"([\d.]+) % top-1, ([\d.,]+) GMACs", svg)
     known = {name: p for name, p in passports().items() if p.top1 is not None and p.top1[1] == "ImageNet-1k"
              and p.family != "convnext_ladder"}
     assert sorted(row[3] for row in found) == sorted(known)

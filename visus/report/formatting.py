@@ -96,6 +96,11 @@ def plural(count: int, singular: str, several: str | None = None) -> str:
     return f"{count:,} {singular if count == 1 else several or singular + 's'}"
 
 
+def three_digits(x: float) -> str:
+    """A size without an exponent: '0.0123', '4.09', '167', '1,785'."""
+    return f"{x:,.0f}" if abs(x) >= 999.5 else f"{x:.3g}"
+
+
 def magnitude(value: Any) -> str:
     """A count in three digits: '272 k', '25.6 M'."""
     x = number(value)

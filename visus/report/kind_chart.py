@@ -31,6 +31,7 @@ from visus.report.model_chart import (
     WIDTH,
     Bubble,
     axes,
+    costs,
     labels,
     size_legend,
 )
@@ -169,8 +170,7 @@ def _spaced(front: Sequence[Rating], factor: float = 1.6) -> list[Rating]:
 
 def _words(one: Rating) -> str:
     p = one.passport
-    return (f"{p.name}: {one.top1:g} % top-1, {p.macs / 1e9:.3g} GMACs, {p.params / 1e6:.3g} M parameters"
-            + (f" ({one.why})" if one.why else ""))
+    return f"{p.name}: {one.top1:g} % top-1, {costs(p)}" + (f" ({one.why})" if one.why else "")
 
 
 def _legend(rated: Sequence[Rating]) -> list[Markup]:

@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from visus.core.passport import Passport
+from visus.report import formatting
 from visus.report.charts import Axis, domain, tag, text_width
 from visus.report.figures import standalone
 
@@ -130,7 +131,12 @@ def model_chart(passports: Iterable[Passport], main: Sequence[str] = MAIN) -> st
 
 def _words(bubble: Bubble) -> str:
     p = bubble.passport
-    return f"{p.name}: {bubble.top1:g} % top-1, {p.macs / 1e9:.3g} GMACs, {p.params / 1e6:.3g} M parameters"
+    return f"{p.name}: {bubble.top1:g} % top-1, {costs(p)}"
+
+
+def costs(p: Passport) -> str:
+    """'4.09 GMACs, 25.6 M parameters'."""
+    return f"{formatting.three_digits(p.macs / 1e9)} GMACs, {formatting.three_digits(p.params / 1e6)} M parameters"
 
 
 def axes(x_axis: Axis, y_axis: Axis) -> list[Markup]:
