@@ -22,7 +22,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("model", metavar="RUN|MODEL", help="run folder, or a registered model's name")
     parser.add_argument("images", nargs="*", metavar="IMAGE", help="images, folders, globs, or - for standard input")
     parser.add_argument("--method", default="attention", metavar="NAME", help="default: attention")
-    parser.add_argument("--layer", type=int, metavar="N", help="attention layer, from 0; -1 is the last (default)")
+    parser.add_argument("--layer", metavar="N|NAME", help="layer: its number among the attention "
+                        "layers (-1 is the last), or its dotted name for methods on feature maps; default: the "
+                        "method's own choice")
+    parser.add_argument("--target", metavar="CLASS", help="the class asked about, by name or number; default: the "
+                        "model's own answer for each image")
     parser.add_argument("--head", type=int, metavar="N", help="head of that layer, from 0; default: the mean of all")
     parser.add_argument("--set", action="append", default=[], metavar="A=B", dest="assignments",
                         help="any other option of the method: --set fusion=max")
@@ -42,7 +46,9 @@ def run(arguments: argparse.Namespace) -> int:
     from visus.run.recipe import parse_assignments
 
     options = parse_assignments(arguments.assignments)
-    options |= {name: value for name in ("layer", "head") if (value := getattr(arguments, name)) is not None}
+    for name in ("layer", "target", "head"):
+        if (value := getattr(arguments, name)) is not None:
+            options[name] = int(value) if str(value).removeprefix("-").isdecimal() else value
     images = [path for given in arguments.images for path in (stdin_paths() if given == "-" else [given])]
     explained = explain(
         arguments.model, images, arguments.method, out=arguments.out or free_folder(arguments.model, arguments.method),

@@ -7,7 +7,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import ClassVar, Protocol
 
+import torch
 from torch import Tensor, nn
+
+from visus.core.errors import UserError
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,9 +27,11 @@ class Explanation:
     """A method fills what it has. sentence: what is to be seen, in plain words.
 
     heat: [B, h, w], a value for each place of each image, the larger the hotter; h, w may be coarser than the images.
+    signed: heat below zero speaks against the answer; it is drawn in two colours around zero.
     tiles: [B, K, h, w], further maps for each image, and tile_names, K of them.
     distances: of the layers in order; uniform_px: that of attention which is the same everywhere.
     similarity: [h, w, h, w] in [-1, 1], of the positions of a grid to each other.
+    pictures: [K, C, H, W] in [0, 1], images that the method made, and picture_names, K of them.
     """
 
     sentence: str
@@ -36,10 +41,28 @@ class Explanation:
     distances: tuple[HeadDistances, ...] = ()
     uniform_px: float | None = None
     similarity: Tensor | None = None
+    signed: bool = False
+    pictures: Tensor | None = None
+    picture_names: tuple[str, ...] = ()
+
+
+def classes_asked(model: nn.Module, images: Tensor, target: int | None) -> Tensor:
+    """int64 [B]: `target` for every image, or the model's own answer for each where it is None.
+
+    Raises UserError for a class that the model does not have.
+    """
+    with torch.no_grad():
+        logits = model(images)
+    if target is None:
+        return logits.argmax(-1)
+    if not 0 <= target < logits.shape[-1]:
+        raise UserError(f"the model has the classes 0 to {logits.shape[-1] - 1}", where=f"target={target}")
+    return torch.full((len(images),), target, device=images.device)
 
 
 class Method(Protocol):
-    """A registered method: a frozen dataclass whose fields are its options."""
+    """A registered method: a frozen dataclass whose fields are its options. One that explains an answer has the field
+    `target: int | None = None`, the class asked about; None is the model's own answer, image by image."""
 
     needs_images: ClassVar[bool]
 

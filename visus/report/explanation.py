@@ -29,6 +29,14 @@ class ExplainedImage:
 
 
 @dataclass(frozen=True, kw_only=True)
+class MadePicture:
+    """A picture that the method made: its name, and the PNG file, encoded."""
+
+    name: str
+    picture: bytes
+
+
+@dataclass(frozen=True, kw_only=True)
 class ExplanationView:
     """What stands on the page. notes: what was decided on the way. tiles_title: what the small maps are."""
 
@@ -43,6 +51,7 @@ class ExplanationView:
     tiles_title: str = ""
     chart: Markup | None = None
     similarity: bytes | None = None
+    pictures: Sequence[MadePicture] = ()
 
 
 def render_explanation(view: ExplanationView) -> str:
@@ -56,6 +65,7 @@ def render_explanation(view: ExplanationView) -> str:
         policy=policy(style, ""), style=Markup(style), version=__version__, view=view, images=images,
         images_left=f"{left} further images are in the folder." if left else "",
         chart=view.chart, similarity=None if view.similarity is None else heat.png_uri(view.similarity),
+        pictures=[{"name": one.name, "picture": heat.png_uri(one.picture)} for one in view.pictures[:MAX_SHOWN]],
         command=shell_command(view.command))
 
 

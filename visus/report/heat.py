@@ -14,18 +14,23 @@ VIRIDIS = np.array([
     (68, 1, 84), (72, 36, 117), (65, 68, 135), (53, 95, 141), (42, 120, 142), (33, 145, 140), (34, 168, 132),
     (68, 191, 112), (122, 209, 81), (189, 223, 38), (253, 231, 37),
 ])  # fmt: skip
+# From blue through near white to red, for values around zero (Brewer's RdBu, reversed).
+BLUE_RED = np.array([
+    (5, 48, 97), (33, 102, 172), (67, 147, 195), (146, 197, 222), (209, 229, 240), (247, 247, 247), (253, 219, 199),
+    (244, 165, 130), (214, 96, 77), (178, 24, 43), (103, 0, 31),
+])  # fmt: skip
 INK, MUTED, GROUND = "#17212e", "#57657a", "#ffffff"
 GAP = 12
 BAR_PX = 14  # height of a colour bar
 OVERLAY = 0.62  # share of the heat in a picture that shows through it
 
 
-def colours(values: np.ndarray) -> np.ndarray:
-    """Values in [0, 1], any shape -> uint8 [..., 3]."""
-    place = np.clip(np.nan_to_num(values), 0, 1) * (len(VIRIDIS) - 1)
-    low = np.minimum(place.astype(np.int64), len(VIRIDIS) - 2)
+def colours(values: np.ndarray, scale: np.ndarray = VIRIDIS) -> np.ndarray:
+    """Values in [0, 1], any shape -> uint8 [..., 3], along the colours of `scale`, [K, 3]."""
+    place = np.clip(np.nan_to_num(values), 0, 1) * (len(scale) - 1)
+    low = np.minimum(place.astype(np.int64), len(scale) - 2)
     share = (place - low)[..., None]
-    return np.rint((1 - share) * VIRIDIS[low] + share * VIRIDIS[low + 1]).astype(np.uint8)
+    return np.rint((1 - share) * scale[low] + share * scale[low + 1]).astype(np.uint8)
 
 
 def stretched(heat: np.ndarray) -> np.ndarray:
@@ -42,24 +47,34 @@ def picture(pixels: np.ndarray, side_px: int) -> Image.Image:
     return image.resize(size, Image.Resampling.NEAREST if scale > 2 else Image.Resampling.LANCZOS)
 
 
-def overlay(pixels: np.ndarray, heat: np.ndarray, side_px: int = 420) -> Image.Image:
-    """The picture, and beside it the heat [h, w] over the picture in grey, with the scale below."""
-    plain = picture(pixels, side_px)
-    smooth = np.asarray(Image.fromarray(stretched(heat).astype(np.float32)).resize(
-        plain.size, Image.Resampling.BILINEAR))
-    grey = np.asarray(plain.convert("L"), np.float32)[..., None]
-    mixed = Image.fromarray(np.rint((1 - OVERLAY) * grey + OVERLAY * colours(smooth)).astype(np.uint8))
-    width, height = plain.size
+def plain(pixels: np.ndarray, side_px: int = 420) -> Image.Image:
+    """The picture as it is, small ones enlarged to side_px."""
+    return picture(pixels, max(side_px, *pixels.shape[:2]))
+
+
+def overlay(pixels: np.ndarray, heat: np.ndarray, side_px: int = 420, signed: bool = False) -> Image.Image:
+    """The picture, and beside it the heat [h, w] over the picture in grey, with the scale below. signed: zero in the
+    middle of the scale, blue below it and red above."""
+    shown = picture(pixels, side_px)
+    most = float(np.abs(heat).max())
+    low, high = (-most, most) if signed else (float(heat.min()), float(heat.max()))
+    scaled = (heat - low) / (high - low) if high > low else np.zeros_like(heat)
+    smooth = np.asarray(Image.fromarray(scaled.astype(np.float32)).resize(shown.size, Image.Resampling.BILINEAR))
+    colour = BLUE_RED if signed else VIRIDIS
+    grey = np.asarray(shown.convert("L"), np.float32)[..., None]
+    mixed = Image.fromarray(np.rint((1 - OVERLAY) * grey + OVERLAY * colours(smooth, colour)).astype(np.uint8))
+    width, height = shown.size
     sheet = Image.new("RGB", (2 * width + GAP, height + 2 * BAR_PX + 22), GROUND)
-    sheet.paste(plain, (0, 0))
+    sheet.paste(shown, (0, 0))
     sheet.paste(mixed, (width + GAP, 0))
-    _scale(sheet, (width + GAP, height + 8), width, float(heat.min()), float(heat.max()))
+    _scale(sheet, (width + GAP, height + 8), width, low, high, colour)
     return sheet
 
 
-def _scale(sheet: Image.Image, corner: tuple[int, int], width: int, low: float, high: float) -> None:
+def _scale(sheet: Image.Image, corner: tuple[int, int], width: int, low: float, high: float,
+           colour: np.ndarray = VIRIDIS) -> None:
     """A colour bar with its two ends named below."""
-    bar = np.broadcast_to(colours(np.linspace(0, 1, width)), (BAR_PX, width, 3))
+    bar = np.broadcast_to(colours(np.linspace(0, 1, width), colour), (BAR_PX, width, 3))
     sheet.paste(Image.fromarray(np.ascontiguousarray(bar)), corner)
     draw, font = ImageDraw.Draw(sheet), ImageFont.load_default(13)
     y = corner[1] + BAR_PX + 3

@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_type_hints
 
 import numpy as np
 import torch
@@ -56,8 +56,11 @@ def explain(model: TrainedModel | str | os.PathLike[str], images: Iterable[Any] 
     options: of the method, such as layer, head, fusion. command: argv to note on the page.
     Raises UserError for an unknown method or option and for a method that does not fit the model.
     """
-    chosen = _method(method, options)
+    _method(method, options)  # a wrong option is refused before anything is loaded
     trained, notes = _subject(model, weights, origin, image_size)
+    if options.get("target") is not None:
+        options["target"] = _class_number(options["target"], trained)
+    chosen = _method(method, options)
     network = trained.model.to(pick_device(device))
     size, channels = trained.preprocessing.size, trained.preprocessing.channels
     where = next(network.parameters()).device
@@ -91,10 +94,21 @@ def _method(name: str, options: Mapping[str, Any]) -> Method:
         if option not in known:
             raise UserError(f"the method {name} has no such option", where=f"{option}={value!r}",
                             remedy=did_you_mean(option, known) if known else "It has none")
-    for option in ("layer", "head"):
-        if option in options and not isinstance(options[option], int):
-            raise UserError("must be a whole number", where=f"{option}={options[option]!r}")
+    types = get_type_hints(entry.build)
+    for option, value in options.items():
+        if types[option] in (int, int | None) and option != "target" and type(value) is not int:
+            raise UserError("must be a whole number", where=f"{option}={value!r}")
     return entry.build(**options)
+
+
+def _class_number(target: Any, trained: TrainedModel) -> int:
+    """A class by its name, or by its number where no class has that name."""
+    if str(target) in trained.labels:
+        return trained.labels.index(str(target))
+    if isinstance(target, int) and not isinstance(target, bool):
+        return target
+    raise UserError("the model knows no such class", where=f"target={target!r}",
+                    remedy=did_you_mean(str(target), trained.labels) if trained.labels else "Give its number")
 
 
 def _fitting(network: Any, blank: Tensor, but: str) -> str:
@@ -163,6 +177,8 @@ def _joined(parts: Sequence[Explanation]) -> Explanation:
         first,
         heat=None if first.heat is None else torch.cat([part.heat for part in parts]),  # type: ignore[misc]
         tiles=None if first.tiles is None else torch.cat([part.tiles for part in parts]),  # type: ignore[misc]
+        pictures=None if first.pictures is None else torch.cat([part.pictures for part in parts]),  # type: ignore[misc]
+        picture_names=tuple(name for part in parts for name in part.picture_names),
         distances=tuple(
             HeadDistances(layer=same[0].layer, pixels=torch.stack([one.pixels for one in same]).mean(0))
             for same in zip(*(part.distances for part in parts), strict=True)))
@@ -185,7 +201,7 @@ def _write(explained: Explained, pixels: Sequence[np.ndarray], folder: Path,
         tiles = None if found.tiles is None else found.tiles.float().cpu().numpy()
         for number, (name, image) in enumerate(zip(explained.images, pixels, strict=True)):
             stem = f"{number:03d}-{_file_stem(name)}"
-            drawn = heat.png(heat.overlay(image, maps[number]))
+            drawn = heat.png(heat.overlay(image, maps[number], signed=found.signed))
             small = None if tiles is None else heat.png(heat.tile_sheet(tiles[number], found.tile_names))
             files[f"{stem}.png"] = drawn
             if small is not None:
@@ -199,11 +215,18 @@ def _write(explained: Explained, pixels: Sequence[np.ndarray], folder: Path,
     if found.similarity is not None:
         similarity = heat.png(heat.similarity_sheet(found.similarity.float().cpu().numpy()))
         files["positions.png"] = similarity
+    pictures = []
+    if found.pictures is not None:
+        for number, (name, picture) in enumerate(zip(found.picture_names, found.pictures, strict=True)):
+            pixels_of = (255 * picture.float().clamp(0, 1)).round().byte().permute(1, 2, 0).cpu().numpy()
+            file = f"picture-{number:03d}-{_file_stem(name)}.png"
+            files[file] = heat.png(heat.plain(pixels_of))
+            pictures.append(page.MadePicture(name=name, picture=files[file]))
     kind = found.tile_names[0].split()[0] if found.tile_names else ""
     view = page.ExplanationView(
         method=explained.method, summary=entry.about["summary"], paper=entry.about["paper"], model=explained.model,
         sentence=found.sentence, command=command, notes=explained.notes, images=shown, chart=chart,
-        similarity=similarity,
+        similarity=similarity, pictures=pictures,
         tiles_title=f"Each {kind} on a scale of its own; beside its name its largest value" if kind else "")
     for name, data in files.items():
         (write_bytes if isinstance(data, bytes) else write_text)(folder / name, data)  # type: ignore[arg-type]
