@@ -120,7 +120,9 @@ def test_a_named_model_has_random_weights_and_says_so_and_takes_a_file(tmp_path,
     monkeypatch.chdir(tmp_path)
     image = str(pictures / "cat" / "cat0.png")
     assert main(["explain", "vit_tiny_16", image, *SMALL]) == 0
-    assert "random weights" in capsys.readouterr().out and (tmp_path / "explained/vit_tiny_16-attention-1").is_dir()
+    said = capsys.readouterr().out
+    assert "random weights" in said and "the method is attention, the default for a transformer" in said
+    assert (tmp_path / "explained/vit_tiny_16-attention-1").is_dir()
     assert main(["explain", "vit_tiny_16", image, *SMALL]) == 0
     assert (tmp_path / "explained/vit_tiny_16-attention-2/index.html").exists()
     from visus.core.weights import write_state_dict
@@ -132,8 +134,8 @@ def test_a_named_model_has_random_weights_and_says_so_and_takes_a_file(tmp_path,
 
 
 @pytest.mark.parametrize("words, expected", [
-    (["resnet18", "IMAGE", "--method", "rollout"], "for transformers, such as vit_tiny_16"),
-    (["swin_tiny", "IMAGE", "--method", "rollout"], "Methods that fit this model: attention, distance"),
+    (["resnet18", "IMAGE", "--method", "rollout"], "has no attention\n  -> Methods that fit this model: "),
+    (["swin_tiny", "IMAGE", "--method", "rollout"], "Methods that fit this model: "),
     (["vit_tiny_16", "IMAGE", "--method", "rolout"], "Did you mean 'rollout'"),
     (["vit_tiny_16", "IMAGE", *SMALL, "--set", "fuson=max", "--method", "rollout"], "Did you mean 'fusion'"),
     (["vit_tiny_16", "IMAGE", *SMALL, "--set", "fusion=median", "--method", "rollout"], "mean, max, min"),
@@ -154,6 +156,35 @@ def test_wrong_inputs_end_with_a_remedy(pictures, tmp_path, monkeypatch, capsys,
     message = capsys.readouterr().err
     assert code == 2 and expected in message and "Traceback" not in message, message
     assert not list(tmp_path.iterdir()), "nothing is written"
+
+
+def test_a_model_without_attention_gets_grad_cam_and_it_is_said(tmp_path, pictures, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    image = str(pictures / "cat" / "cat0.png")
+    assert main(["explain", "resnet20", image]) == 0
+    said = capsys.readouterr().out
+    assert "the method is grad_cam, the default for a model that is no transformer" in said
+    assert "layer3, 8 x 8 places" in said
+    assert sorted(path.name for path in (tmp_path / "explained/resnet20-grad_cam-1").iterdir()) == \
+        ["000-cat0.png", "index.html"]
+    assert main(["explain", "resnet20", image, "--layer", "layer2.1", "--target", "3"]) == 0
+    assert "layer2.1, 16 x 16 places" in capsys.readouterr().out
+    assert main(["explain", "resnet20", image, "--layer", "2"]) == 2
+    assert "dotted name of a module" in capsys.readouterr().err
+    assert main(["explain", "mlp", image]) == 2
+    assert "no feature map" in capsys.readouterr().err
+
+
+def test_the_folded_copy_that_the_verb_asks_gives_what_the_model_gives(pictures):
+    from visus.explain.grad_cam import grad_cam
+    from visus.run.explain import _subject
+
+    trained, _ = _subject("resnet20", None, "visus", None)
+    paths = sorted(pictures.rglob("*.png"))[:3]
+    images = torch.stack([trained.preprocessing.resized(np.asarray(Image.open(path))) for path in paths])
+    expected = grad_cam(trained.model, trained.preprocessing.normalise(images.float() / 255), 2)
+    found = visus.explain("resnet20", paths, "grad_cam", target=2).explanation.heat
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5 * float(expected.max()))
 
 
 def test_a_run_takes_no_weights(run, pictures, capsys):

@@ -32,6 +32,7 @@ class Explanation:
     distances: of the layers in order; uniform_px: that of attention which is the same everywhere.
     similarity: [h, w, h, w] in [-1, 1], of the positions of a grid to each other.
     pictures: [K, C, H, W] in [0, 1], images that the method made, and picture_names, K of them.
+    points: [B, 2], a place on a plane for each image.
     """
 
     sentence: str
@@ -44,6 +45,7 @@ class Explanation:
     signed: bool = False
     pictures: Tensor | None = None
     picture_names: tuple[str, ...] = ()
+    points: Tensor | None = None
 
 
 def classes_asked(model: nn.Module, images: Tensor, target: int | None) -> Tensor:
@@ -52,17 +54,27 @@ def classes_asked(model: nn.Module, images: Tensor, target: int | None) -> Tenso
     Raises UserError for a class that the model does not have.
     """
     with torch.no_grad():
-        logits = model(images)
-    if target is None:
-        return logits.argmax(-1)
-    if not 0 <= target < logits.shape[-1]:
-        raise UserError(f"the model has the classes 0 to {logits.shape[-1] - 1}", where=f"target={target}")
-    return torch.full((len(images),), target, device=images.device)
+        return classes_in(model(images), target)
+
+
+def classes_in(logits: Tensor, targets: Tensor | int | None) -> Tensor:
+    """int64 [B], as `classes_asked`, where logits [B, classes] are known. targets: one class for all, or one each."""
+    if targets is None:
+        return logits.detach().argmax(-1)
+    if isinstance(targets, Tensor):
+        return targets
+    if not 0 <= targets < logits.shape[-1]:
+        raise UserError(f"the model has the classes 0 to {logits.shape[-1] - 1}", where=f"target={targets}")
+    return torch.full((len(logits),), targets, device=logits.device)
 
 
 class Method(Protocol):
     """A registered method: a frozen dataclass whose fields are its options. One that explains an answer has the field
-    `target: int | None = None`, the class asked about; None is the model's own answer, image by image."""
+    `target: int | None = None`, the class asked about; None is the model's own answer, image by image. One that draws
+    pixels has the fields `mean` and `std`, those of the model's normalisation, which `visus explain` fills in (see
+    visus/explain/pixels.py). One that compares images has `together: ClassVar[bool] = True` and gets all at once;
+    others get them one by one. One to which a copy with folded batch norms is as good has `folded: ClassVar[bool] =
+    True` and gets that copy from `visus explain`, unless a `layer` is named."""
 
     needs_images: ClassVar[bool]
 

@@ -8,10 +8,10 @@ from dataclasses import dataclass
 from markupsafe import Markup
 
 from visus import __version__
-from visus.report import heat
 from visus.report.charts import Axis, axis_number, domain, tag, text_width
 from visus.report.figures import standalone
 from visus.report.page import page_style, policy, shell_command, template
+from visus.report.thumbnails import picture_uri
 
 MAX_SHOWN = 24  # images on the page; the files hold all
 WIDTH, HEIGHT = 640, 372
@@ -38,7 +38,8 @@ class MadePicture:
 
 @dataclass(frozen=True, kw_only=True)
 class ExplanationView:
-    """What stands on the page. notes: what was decided on the way. tiles_title: what the small maps are."""
+    """What stands on the page. notes: what was decided on the way. checks: what was measured of the
+    maps; warnings: what is wrong with them. tiles_title: what the small maps are."""
 
     method: str
     summary: str
@@ -47,9 +48,12 @@ class ExplanationView:
     sentence: str
     command: Sequence[str] = ()
     notes: Sequence[str] = ()
+    checks: Sequence[str] = ()
+    warnings: Sequence[str] = ()
     images: Sequence[ExplainedImage] = ()
     tiles_title: str = ""
     chart: Markup | None = None
+    chart_title: str = "Distance"
     similarity: bytes | None = None
     pictures: Sequence[MadePicture] = ()
 
@@ -57,15 +61,15 @@ class ExplanationView:
 def render_explanation(view: ExplanationView) -> str:
     """The page's text: nothing else is needed, no file, no network."""
     style = page_style()
-    images = [{"source": image.source, "answer": image.answer, "overlay": heat.png_uri(image.overlay),
-               "tiles": None if image.tiles is None else heat.png_uri(image.tiles)}
+    images = [{"source": image.source, "answer": image.answer, "overlay": picture_uri(image.overlay),
+               "tiles": None if image.tiles is None else picture_uri(image.tiles)}
               for image in view.images[:MAX_SHOWN]]
     left = len(view.images) - len(images)
     return template("explanation.html").render(
         policy=policy(style, ""), style=Markup(style), version=__version__, view=view, images=images,
         images_left=f"{left} further images are in the folder." if left else "",
-        chart=view.chart, similarity=None if view.similarity is None else heat.png_uri(view.similarity),
-        pictures=[{"name": one.name, "picture": heat.png_uri(one.picture)} for one in view.pictures[:MAX_SHOWN]],
+        chart=view.chart, similarity=None if view.similarity is None else picture_uri(view.similarity),
+        pictures=[{"name": one.name, "picture": picture_uri(one.picture)} for one in view.pictures[:MAX_SHOWN]],
         command=shell_command(view.command))
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import base64
 import io
 
 import numpy as np
@@ -22,6 +21,7 @@ BLUE_RED = np.array([
 INK, MUTED, GROUND = "#17212e", "#57657a", "#ffffff"
 GAP = 12
 BAR_PX = 14  # height of a colour bar
+FINE, FINE_TOP = 4096, 99.5  # places from which a map is fine; the percentile at which its scale ends
 OVERLAY = 0.62  # share of the heat in a picture that shows through it
 
 
@@ -56,10 +56,12 @@ def overlay(pixels: np.ndarray, heat: np.ndarray, side_px: int = 420, signed: bo
     """The picture, and beside it the heat [h, w] over the picture in grey, with the scale below. signed: zero in the
     middle of the scale, blue below it and red above."""
     shown = picture(pixels, side_px)
-    most = float(np.abs(heat).max())
-    low, high = (-most, most) if signed else (float(heat.min()), float(heat.max()))
+    top = 100.0 if heat.size < FINE else FINE_TOP  # a few pixels of a fine map would leave the rest dark
+    most = float(np.percentile(np.abs(heat) if signed else heat, top))
+    low, high = (-most, most) if signed else (float(heat.min()), most)
     scaled = (heat - low) / (high - low) if high > low else np.zeros_like(heat)
-    smooth = np.asarray(Image.fromarray(scaled.astype(np.float32)).resize(shown.size, Image.Resampling.BILINEAR))
+    scaled = np.clip(scaled, 0, 1).astype(np.float32)
+    smooth = np.asarray(Image.fromarray(scaled).resize(shown.size, Image.Resampling.BILINEAR))
     colour = BLUE_RED if signed else VIRIDIS
     grey = np.asarray(shown.convert("L"), np.float32)[..., None]
     mixed = Image.fromarray(np.rint((1 - OVERLAY) * grey + OVERLAY * colours(smooth, colour)).astype(np.uint8))
@@ -134,7 +136,3 @@ def png(image: Image.Image) -> bytes:
     encoded = io.BytesIO()
     image.save(encoded, "PNG")
     return encoded.getvalue()
-
-
-def png_uri(data: bytes) -> str:
-    return f"data:image/png;base64,{base64.b64encode(data).decode('ascii')}"

@@ -18,6 +18,17 @@ def data_uri(run: Path, image: str) -> str | None:
     None when it is missing, lies outside of run/images (links are followed first), is larger than MAX_BYTES or is
     not PNG, JPEG or WebP by its first bytes.
     """
+    data = encoded(run, image)
+    return None if data is None else picture_uri(data)
+
+
+def picture_uri(data: bytes) -> str:
+    """An encoded PNG, JPEG or WebP file as a data URI."""
+    return f"data:image/{_kind(data)};base64,{base64.b64encode(data).decode('ascii')}"
+
+
+def encoded(run: Path, image: str) -> bytes | None:
+    """The bytes of the file, under the same conditions."""
     try:
         path = child(run / FOLDER, str(run.resolve() / image))
         if not path.is_file() or path.stat().st_size > MAX_BYTES:
@@ -25,8 +36,7 @@ def data_uri(run: Path, image: str) -> str | None:
         data = path.read_bytes()
     except (UserError, OSError, ValueError):  # ValueError: a name that holds a null character
         return None
-    kind = _kind(data)
-    return f"data:image/{kind};base64,{base64.b64encode(data).decode('ascii')}" if kind else None
+    return data if _kind(data) else None
 
 
 def is_small(uri: str) -> bool:

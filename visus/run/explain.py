@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_type_hints
@@ -16,8 +16,10 @@ from visus.core.errors import UserError, did_you_mean, printable
 from visus.core.files import write_bytes, write_text
 from visus.core.images import read_image
 from visus.core.preprocessing import Preprocessing
+from visus.deploy.frozen import frozen
 from visus.explain import registry as methods
 from visus.explain.explanation import Explanation, HeadDistances
+from visus.explain.faithfulness import Faithfulness, Sanity, faithfulness, sanity_check
 from visus.models import registry
 from visus.run.bundle import TrainedModel, load_model
 from visus.run.models import make_model
@@ -29,11 +31,17 @@ if TYPE_CHECKING:
 
     from visus.explain.explanation import Method
 
+MAX_CHECKED = 8  # images; the map of each is made again for networks of shuffled weights
+
+
+MAX_THUMBNAILS = 400  # of a map of images: a page of a few megabytes
+
 
 @dataclass(frozen=True)
 class Explained:
     """What `explain` gives. images: their names, in the order of the maps. answers: the model's class of each with its
-    probability, where the classes have names. files: what was written, the page first."""
+    probability, where the classes have names. files: what was written, the page first. faithfulness, sanity: where a
+    check was asked for."""
 
     method: str
     model: str
@@ -42,29 +50,52 @@ class Explained:
     answers: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     files: tuple[Path, ...] = ()
+    faithfulness: Faithfulness | None = None
+    sanity: Sanity | None = None
+
+    @property
+    def checks(self) -> tuple[str, ...]:
+        """What was measured of the map, in lines."""
+        return tuple(line for one in (self.faithfulness, self.sanity) if one is not None for line in one.lines)
+
+    @property
+    def warnings(self) -> tuple[str, ...]:
+        """What is wrong with the map, in lines."""
+        return tuple(line for one in (self.faithfulness, self.sanity) if one is not None for line in one.warnings)
 
 
 def explain(model: TrainedModel | str | os.PathLike[str], images: Iterable[Any] | str | Path = (),
-            method: str = "attention", *, out: str | Path | None = None, weights: str | Path | None = None,
-            origin: str = "visus", image_size: int | None = None, device: str = "auto",
-            command: Sequence[str] = (), **options: Any) -> Explained:
-    """Explain a model with a registered method: attention, rollout, distance, positions.
+            method: str = "auto", *, out: str | Path | Callable[[str, str], Path] | None = None,
+            weights: str | Path | None = None, origin: str = "visus", image_size: int | None = None,
+            device: str = "auto", check: bool = False, command: Sequence[str] = (), **options: Any) -> Explained:
+    """Explain a model with a registered method; auto is attention for a transformer, else grad_cam, and says so.
 
     model: a run (or its folder), whose own preprocessing is used, or the name of a registered model with `weights` (a
     file whose tensors bear `origin`'s names, or a public origin); without weights it has random ones, which is said.
-    images: paths, folders, globs, or uint8 arrays [H, W, 3]. out: a folder for the pictures, the charts and index.html.
-    options: of the method, such as layer, head, fusion. command: argv to note on the page.
+    images: paths, folders, globs, or uint8 arrays [H, W, 3]. out: a folder for the pictures, the charts and index.html,
+    or a function that gives one for the names of model and method. options: of the method, such as layer, head, fusion.
+    check: measure whether the maps show what the model goes by (visus/explain/faithfulness.py), on the first images.
+    command: argv to note on the page.
     Raises UserError for an unknown method or option and for a method that does not fit the model.
     """
-    _method(method, options)  # a wrong option is refused before anything is loaded
+    if method != "auto":
+        _method(method, options)  # a wrong option is refused before anything is loaded
     trained, notes = _subject(model, weights, origin, image_size)
-    if options.get("target") is not None:
-        options["target"] = _class_number(options["target"], trained)
-    chosen = _method(method, options)
     network = trained.model.to(pick_device(device))
     size, channels = trained.preprocessing.size, trained.preprocessing.channels
     where = next(network.parameters()).device
     blank = torch.zeros(1, channels, *size, device=where)
+    if method == "auto":
+        method, why = _default(trained.name, network, blank)
+        notes = [*notes, why]
+    if options.get("target") is not None:
+        options["target"] = _class_number(options["target"], trained)
+    chosen = _method(method, options)
+    if "mean" in {field.name for field in fields(chosen)}:  # it draws pixels
+        scale = {"mean": trained.preprocessing.mean, "std": trained.preprocessing.std}
+        chosen = _method(method, scale | options)
+    if getattr(chosen, "folded", False) and getattr(chosen, "layer", None) is None:
+        network = frozen(network, tuple(blank.shape))  # the same answers in less time
     problem = chosen.problem(network, blank)
     if problem is not None:
         raise UserError(problem, where=f"{trained.name}, method={method}", remedy=_fitting(network, blank, method))
@@ -74,17 +105,47 @@ def explain(model: TrainedModel | str | os.PathLike[str], images: Iterable[Any] 
     parts, answers = [], []
     if not chosen.needs_images:
         parts.append(chosen(network, blank))
+    elif getattr(chosen, "together", False):
+        batch = trained.preprocessing.normalise(torch.stack(pixels).to(where).float() / 255)
+        parts.append(chosen(network, batch))
+        answers += [_answer(network, image[None], trained) for image in batch]
     else:
         for image in pixels:  # one by one: the weights of all heads and layers are held
             batch = trained.preprocessing.normalise(image[None].to(where).float() / 255)
-            parts.append(chosen(network, batch))
+            part = chosen(network, batch)
+            if len(pixels) > 1:
+                whose = Path(names[len(parts)]).name
+                part = replace(part, picture_names=tuple(f"{whose}: {name}" for name in part.picture_names))
+            parts.append(part)
             answers.append(_answer(network, batch, trained))
     shown = () if not chosen.needs_images else tuple(names)
     explained = Explained(method, trained.name, _joined(parts), shown, tuple(answers), tuple(notes))
+    if check:
+        explained = _checked(explained, chosen, network, trained, pixels[:MAX_CHECKED])
     if out is None:
         return explained
+    if callable(out):
+        out = out(trained.name if isinstance(model, TrainedModel) else os.fspath(model), method)
     seen = [image.permute(1, 2, 0).contiguous().numpy() for image in pixels]
     return replace(explained, files=_write(explained, seen, Path(out), command))
+
+
+def _checked(explained: Explained, chosen: Any, network: Any, trained: TrainedModel,
+             pixels: Sequence[Tensor]) -> Explained:
+    """With the numbers of `faithfulness` and `sanity_check` for these images, the first of those explained."""
+    heat = explained.explanation.heat
+    if heat is None or not pixels:
+        raise UserError("gives no map of an image that could be checked", where=f"method={explained.method}",
+                        remedy="Leave the check out, or take a method that draws heat over images")
+    images = trained.preprocessing.normalise(torch.stack(tuple(pixels)).to(heat.device).float() / 255)
+    asked = frozen(network, (1, *images.shape[1:]))
+    with torch.no_grad():
+        one_of_many = trained.task != "multilabel" and network(images[:1]).shape[-1] > 1
+    found = faithfulness(asked, images, getattr(chosen, "target", None), heat[:len(images)],
+                         of="probability" if one_of_many else "logit")
+    left = len(explained.images) - len(images)
+    notes = (*explained.notes, f"the check took the first {len(images)} images") if left > 0 else explained.notes
+    return replace(explained, faithfulness=found, sanity=sanity_check(chosen, network, images), notes=notes)
 
 
 def _method(name: str, options: Mapping[str, Any]) -> Method:
@@ -99,6 +160,15 @@ def _method(name: str, options: Mapping[str, Any]) -> Method:
         if types[option] in (int, int | None) and option != "target" and type(value) is not int:
             raise UserError("must be a whole number", where=f"{option}={value!r}")
     return entry.build(**options)
+
+
+def _default(name: str, network: Any, blank: Tensor) -> tuple[str, str]:
+    """The method that is taken where none is named, and why."""
+    convolutional = registry.index().get(name, "").startswith("visus.models.cnn.")
+    if not convolutional and methods.get("attention").build().problem(network, blank) is None:
+        return "attention", "the method is attention, the default for a transformer; --method grad_cam asks what " \
+                            "speaks for a class"
+    return "grad_cam", "the method is grad_cam, the default for a model that is no transformer"
 
 
 def _class_number(target: Any, trained: TrainedModel) -> int:
@@ -116,7 +186,7 @@ def _fitting(network: Any, blank: Tensor, but: str) -> str:
            and methods.get(name).build().problem(network, blank) is None]
     if fit:
         return f"Methods that fit this model: {', '.join(fit)}"
-    return f"{', '.join(methods.names())} are for transformers, such as vit_tiny_16; none fits this model"
+    return "No other method fits this model"
 
 
 def _subject(model: TrainedModel | str | os.PathLike[str], weights: str | Path | None, origin: str,
@@ -192,6 +262,8 @@ def _write(explained: Explained, pixels: Sequence[np.ndarray], folder: Path,
     """The pictures and charts, then the page that shows them. Each file is written in one step."""
     from visus.report import explanation as page
     from visus.report import heat
+    from visus.report.embedding_chart import embedding_chart, embedding_svg
+    from visus.run.thumbnails import thumbnail
 
     found, entry = explained.explanation, methods.get(explained.method)
     files: dict[str, bytes | str] = {}
@@ -212,6 +284,13 @@ def _write(explained: Explained, pixels: Sequence[np.ndarray], folder: Path,
         layers = [(one.layer, one.pixels.tolist()) for one in found.distances]
         chart = page.distance_chart(layers, found.uniform_px)
         files["distance.svg"] = page.distance_svg(layers, found.uniform_px)
+    if found.points is not None:
+        places = found.points.float().cpu().tolist()
+        named = [answer.rpartition(",")[0] for answer in explained.answers]
+        small = [heat.png(thumbnail(image)) for image in pixels[:MAX_THUMBNAILS]]
+        given = (places, named, explained.images, [*small, *[None] * (len(places) - len(small))])
+        chart = embedding_chart(*given)
+        files["embedding.svg"] = embedding_svg(*given)
     if found.similarity is not None:
         similarity = heat.png(heat.similarity_sheet(found.similarity.float().cpu().numpy()))
         files["positions.png"] = similarity
@@ -225,7 +304,9 @@ def _write(explained: Explained, pixels: Sequence[np.ndarray], folder: Path,
     kind = found.tile_names[0].split()[0] if found.tile_names else ""
     view = page.ExplanationView(
         method=explained.method, summary=entry.about["summary"], paper=entry.about["paper"], model=explained.model,
-        sentence=found.sentence, command=command, notes=explained.notes, images=shown, chart=chart,
+        sentence=found.sentence, command=command, notes=explained.notes, checks=explained.checks,
+        warnings=explained.warnings, images=shown, chart=chart,
+        chart_title="Map" if found.points is not None else "Distance",
         similarity=similarity, pictures=pictures,
         tiles_title=f"Each {kind} on a scale of its own; beside its name its largest value" if kind else "")
     for name, data in files.items():
