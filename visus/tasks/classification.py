@@ -25,13 +25,19 @@ from visus.metrics.running import MicroF1, TopKAccuracy
 __all__ = ["Classification", "MultiLabel", "Phase", "least_confident_hits", "worst_mistakes"]
 
 
+Loss = Callable[[Tensor, Tensor], Tensor]
+TrainingLoss = Callable[[nn.Module, ImageBatch], tuple[Tensor, Tensor]]
+# of the task's own training loss, the model and a batch; stands in for that loss, as adversarial training does
+Defence = Callable[[TrainingLoss, nn.Module, ImageBatch], tuple[Tensor, Tensor]]
+
+
 @dataclass(frozen=True, slots=True)
 class Phase:
     """A part of a training step: the parameters that move and the loss that moves them."""
 
     name: str
     parameters: tuple[nn.Parameter, ...]
-    loss: Callable[[nn.Module, ImageBatch], tuple[Tensor, Tensor]]
+    loss: TrainingLoss
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -42,10 +48,12 @@ class Classification:
     Predictions: softmax probabilities. Headline: accuracy. preprocessing: the model's; its mean and std are
     applied here. loss_function(logits [B, C], targets) -> mean over the batch. A model with auxiliary classifiers
     gives them by `training_logits(images) -> (logits, ((weight, logits), ...))`; in train mode their losses are added.
+    defence: in train mode asked for the loss in place of the plain one, which it is handed.
     """
 
     preprocessing: Preprocessing
-    loss_function: Callable[[Tensor, Tensor], Tensor]
+    loss_function: Loss
+    defence: Defence | None = None
     headline: ClassVar[str] = "accuracy"
     higher_is_better: ClassVar[bool] = True
 
@@ -61,6 +69,11 @@ class Classification:
 
         The loss is computed in float32 at least, whatever autocast made of the logits.
         """
+        if self.defence is not None and model.training:
+            return self.defence(self._plain_loss, model, batch)
+        return self._plain_loss(model, batch)
+
+    def _plain_loss(self, model: nn.Module, batch: ImageBatch) -> tuple[Tensor, Tensor]:
         return _loss(self.preprocessing, self.loss_function, model, batch)
 
     def predict(self, model: nn.Module, batch: ImageBatch) -> ClassPredictions:
@@ -92,11 +105,12 @@ class MultiLabel:
     """Any number of labels per image.
 
     Batch: `ImageBatch` with targets float [B, K] of 0 and 1. One phase. Predictions: a sigmoid probability
-    per label. Headline: mean average precision. preprocessing and loss_function as in `Classification`.
+    per label. Headline: mean average precision. preprocessing, loss_function and defence as in `Classification`.
     """
 
     preprocessing: Preprocessing
-    loss_function: Callable[[Tensor, Tensor], Tensor]
+    loss_function: Loss
+    defence: Defence | None = None
     headline: ClassVar[str] = "mean_average_precision"
     higher_is_better: ClassVar[bool] = True
 
@@ -110,6 +124,11 @@ class MultiLabel:
     def loss(self, model: nn.Module, batch: ImageBatch) -> tuple[Tensor, Tensor]:
         """(mean loss over the batch, a scalar to differentiate; detached logits [B, K]), in float32 at
         least."""
+        if self.defence is not None and model.training:
+            return self.defence(self._plain_loss, model, batch)
+        return self._plain_loss(model, batch)
+
+    def _plain_loss(self, model: nn.Module, batch: ImageBatch) -> tuple[Tensor, Tensor]:
         return _loss(self.preprocessing, self.loss_function, model, batch)
 
     def predict(self, model: nn.Module, batch: ImageBatch) -> ClassPredictions:
@@ -136,7 +155,7 @@ class MultiLabel:
         return evaluate_multilabel(predictions, labels, split, resamples, seed)
 
 
-def _loss(preprocessing: Preprocessing, loss_function: Callable[[Tensor, Tensor], Tensor], model: nn.Module,
+def _loss(preprocessing: Preprocessing, loss_function: Loss, model: nn.Module,
           batch: ImageBatch) -> tuple[Tensor, Tensor]:
     images = preprocessing.normalise(batch.images)
     with_auxiliaries = getattr(model, "training_logits", None)

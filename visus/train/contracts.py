@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Protocol
+from typing import Any, Protocol
 
 from torch import Tensor, nn
 
@@ -16,6 +16,14 @@ class BatchSource(Protocol):
     def __len__(self) -> int: ...
 
     def epoch(self, epoch: int, start_batch: int = 0) -> Iterator[ImageBatch]: ...
+
+
+class Stateful(Protocol):
+    """Something that remembers from step to step."""
+
+    def state_dict(self) -> dict[str, Any]: ...
+
+    def load_state_dict(self, state: dict[str, Any]) -> None: ...
 
 
 class TrainingTask(Protocol):

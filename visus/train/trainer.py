@@ -26,7 +26,7 @@ from visus.optim.clip import adaptive_clip, clip_gradients, clipped_parameters
 from visus.optim.ema import EMA
 from visus.optim.schedules import Schedule
 from visus.train.checkpoint import CheckpointStore, rng_state, set_rng_state
-from visus.train.contracts import BatchSource, TrainingTask
+from visus.train.contracts import BatchSource, Stateful, TrainingTask
 from visus.train.locate import first_nonfinite
 from visus.train.mode import train_mode
 from visus.train.stop import StopRequest
@@ -113,13 +113,15 @@ class Trainer:
     """Runs `settings.epochs` epochs of `batches` and keeps the best weights by the task's headline metric.
 
     validate(): metrics of the model on the validation split, among them the headline and 'loss'; called with the
-    averaged weights in place when there is an `ema`. find(finding): where findings go.
+    averaged weights in place when there is an `ema`. find(finding): where findings go. remembers: whatever else a later
+    step depends on, which goes into each checkpoint.
     """
 
     def __init__(self, model: nn.Module, task: TrainingTask, batches: BatchSource, optimizer: torch.optim.Optimizer,
                  schedule: Schedule, settings: Settings, *, device: torch.device, store: CheckpointStore,
                  validate: Callable[[], dict[str, float]], find: Callable[[Finding], None],
-                 ema: EMA | None = None, observers: Sequence[Observer] = (), stop: StopRequest | None = None):
+                 ema: EMA | None = None, remembers: Stateful | None = None, observers: Sequence[Observer] = (),
+                 stop: StopRequest | None = None):
         self.model = model
         self.task = task
         self.batches = batches
@@ -131,6 +133,7 @@ class Trainer:
         self.validate = validate
         self.find = find
         self.ema = ema
+        self.remembers = remembers
         self.observers = observers
         self.stop = stop or StopRequest()
         self.position = Position()
@@ -281,7 +284,7 @@ class Trainer:
             "ema": self.ema.state_dict() if self.ema is not None else None,
             "position": asdict(self.position),
             "rng": rng_state(),
-        }
+        } | ({} if self.remembers is None else {"remembered": self.remembers.state_dict()})
 
     def load_state(self, state: dict[str, Any]) -> None:
         """Go on from `state`, to the same bits."""
@@ -295,6 +298,8 @@ class Trainer:
             self.scaler.load_state_dict(state["scaler"])
         if self.ema is not None:
             self.ema.load_state_dict(state["ema"])
+        if self.remembers is not None:
+            self.remembers.load_state_dict(state["remembered"])
         self.position = Position(**state["position"])
         self._saved_step = self.position.step
         set_rng_state(state["rng"])
