@@ -20,6 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--annotate", metavar="DIR", help="also write each image with its answer drawn on it")
     parser.add_argument("--on-bad-image", choices=("stop", "skip"), default="skip",
                         help="unreadable files: name them and go on (skip, exit code 2 at the end) or stop")
+    parser.add_argument("--calibrated", action="store_true", help="probabilities corrected as `visus calibrate` found")
     parser.add_argument("--device", default="auto", metavar="NAME", help="auto, cpu, cuda, cuda:1, mps")
 
 
@@ -34,7 +35,8 @@ def run(arguments: argparse.Namespace) -> int:
         raise UserError("must be at least 1", where=f"--top {arguments.top}")
     paths = (path for given in arguments.paths for path in (verb.stdin_paths() if given == "-" else [given]))
     answers = verb.iter_predictions(arguments.run, paths, top=arguments.top, device=arguments.device,
-                                    on_bad_image=arguments.on_bad_image, keep_pixels=bool(arguments.annotate))
+                                    on_bad_image=arguments.on_bad_image, keep_pixels=bool(arguments.annotate),
+                                    calibrated=arguments.calibrated)
     write = _writer(arguments.output, arguments.top)
     bad = 0
     for number, answer in enumerate(answers):

@@ -11,16 +11,17 @@ from visus.data.samples import Samples, check_classes
 
 
 def open_samples(path: str | Path, format: str = "auto", *, image_column: str | None = None,
-                 label_column: str | None = None) -> Samples:
+                 label_column: str | None = None, kept_columns: tuple[str, ...] = ()) -> Samples:
     """Read a classification data set: a folder of class folders, a CSV or TSV, an .npz, IDX files, or a built-in.
 
     format: 'auto' or a name in `data_formats`. image_column, label_column: columns of a table, found when not given.
+    kept_columns: columns of a table that are kept as `Samples.columns`, such as one that names a group of people.
 
     Raises DataError (no such path, not recognised, unusable: names the file and line) and UserError for an unknown
     format. No image is decoded and nothing is written.
     """
     text = os.fspath(path)
-    options = ReadOptions(image_column=image_column, label_column=label_column)
+    options = ReadOptions(image_column=image_column, label_column=label_column, kept_columns=kept_columns)
     if (image_column or label_column) and format not in ("auto", "table"):
         raise DataError("columns can only be given for a table", where=f"format={format!r}",
                         remedy="Leave --image-column and --label-column out")

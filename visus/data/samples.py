@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -28,6 +28,7 @@ class Samples:
     paths: N file names, relative to `root` or absolute; None when the images are in memory.
     split: N of 'train', 'val', 'test', or '' where the data do not say (left out: all '').
     groups: N values; images of one group (patient, scene, burst) must not be divided among splits.
+    columns: further columns of a table that were asked for, each N texts; they play no part in training.
     notes: what was recognised, ignored or decided, for the user to read.
     """
 
@@ -39,6 +40,7 @@ class Samples:
     root: str | None = None
     split: np.ndarray = field(default_factory=lambda: np.empty(0, "<U5"))
     groups: np.ndarray | None = None
+    columns: Mapping[str, np.ndarray] = field(default_factory=dict)
     notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
@@ -110,7 +112,8 @@ class Samples:
             self, targets=self.targets[indices], split=self.split[indices],
             images=None if self.images is None else self.images[indices],
             paths=None if self.paths is None else tuple(self.paths[i] for i in indices),
-            groups=None if self.groups is None else self.groups[indices], notes=(*self.notes, *notes))
+            groups=None if self.groups is None else self.groups[indices],
+            columns={name: cells[indices] for name, cells in self.columns.items()}, notes=(*self.notes, *notes))
 
     def relabelled(self, position: Sequence[int], classes: tuple[str, ...]) -> Samples:
         """The same images with class k of these samples as class `position[k]` of `classes`."""

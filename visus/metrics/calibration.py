@@ -1,4 +1,4 @@
-"""Do the probabilities mean what they say: reliability, ECE, Brier score, negative log-likelihood."""
+"""Do the probabilities mean what they say: reliability, ECE in three forms, Brier score, negative log-likelihood."""
 
 from __future__ import annotations
 
@@ -39,6 +39,36 @@ def expected_calibration_error(confidence: np.ndarray, correct: np.ndarray,
     bins = bin_of(confidence, num_bins)
     gaps = np.asarray(correct, np.float64) - np.asarray(confidence, np.float64)
     return float(np.abs(np.bincount(bins, weights=gaps, minlength=num_bins)).sum() / len(gaps))
+
+
+def adaptive_calibration_error(confidence: np.ndarray, correct: np.ndarray, num_bins: int = NUM_BINS) -> float:
+    """The ECE with bins that hold equally many samples (up to one), so that no bin is nearly empty and none holds
+    nearly all (the ranges of Nixon et al., Measuring Calibration in Deep Learning, 2019, for the predicted class).
+
+    confidence: [N], the probability of the predicted class. correct: bool [N]. N at least 1. Of samples with the same
+    confidence each counts as right as they are on average: their order in the data does not matter.
+    """
+    confidence = np.asarray(confidence, np.float64)
+    levels, at = np.unique(confidence, return_inverse=True)  # ascending
+    gaps = ratio(np.bincount(at, weights=np.asarray(correct, np.float64)), np.bincount(at)) - levels
+    parts = np.array_split(np.repeat(gaps, np.bincount(at)), min(num_bins, len(confidence)))
+    return float(sum(abs(part.sum()) for part in parts) / len(confidence))
+
+
+def classwise_calibration_error(probs: np.ndarray, targets: np.ndarray, num_bins: int = NUM_BINS) -> float:
+    """Mean over classes k of the ECE of p_k as the probability of class k against the rest, over all samples and not
+    only those predicted as k (Kull et al., Beyond temperature scaling, NeurIPS 2019, equation 3).
+
+    probs: [N, C] with rows that sum to 1. targets: integers [N]. N at least 1.
+    """
+    count, num_classes = probs.shape
+    total = 0.0
+    for start in range(0, num_classes, 64):  # a block of classes at a time: float64 copies stay small
+        block = np.asarray(probs[:, start:start + 64], np.float64)
+        gaps = (np.asarray(targets)[:, None] == np.arange(start, start + block.shape[1])) - block
+        cells = bin_of(block, num_bins) + num_bins * np.arange(block.shape[1])
+        total += np.abs(np.bincount(cells.ravel(), weights=gaps.ravel())).sum()
+    return float(total / (count * num_classes))
 
 
 def reliability(confidence: np.ndarray, correct: np.ndarray, num_bins: int = NUM_BINS) -> dict[str, Any]:

@@ -14,12 +14,15 @@ from visus.core.preprocessing import Preprocessing
 if TYPE_CHECKING:
     from torch import Tensor, nn
 
+    from visus.calibrate.choosing import Calibrator
+
 MODEL_FORMAT = 1
 
 
 @dataclass(frozen=True)
 class TrainedModel:
-    """A model with all that it needs to be used: preprocessing (with labels), task, where it came from."""
+    """A model with all that it needs to be used: preprocessing (with labels), task, where it came from, and the
+    correction of its probabilities that `visus calibrate` fitted, where there is one."""
 
     model: nn.Module
     name: str
@@ -30,6 +33,14 @@ class TrainedModel:
     @property
     def labels(self) -> tuple[str, ...]:
         return self.preprocessing.labels
+
+    @property
+    def calibrator(self) -> Calibrator | None:
+        """Probabilities [N, C] -> corrected ones. Raises CheckpointError where the record of it is damaged."""
+        from visus.calibrate.choosing import from_record
+
+        record = self.about.get("calibration")
+        return None if record is None else from_record(record, len(self.labels), where="model.json")
 
 
 def save_model(folder: Path, weights: dict[str, Tensor], *, name: str, config: dict[str, Any], task: str,

@@ -18,13 +18,15 @@ import torch
 from PIL import Image, ImageDraw, ImageFont
 
 from visus.core.device import pick_device
-from visus.core.errors import DataError, ImageError, printable
+from visus.core.errors import DataError, ImageError, UserError, printable
 from visus.core.files import atomic
 from visus.core.images import EXTENSIONS, looks_like_image, read_image
 from visus.run.bundle import TrainedModel, load_model
 
 if TYPE_CHECKING:
     from torch import Tensor
+
+    from visus.calibrate.choosing import Calibrator
 
 BATCH = 32
 
@@ -51,23 +53,29 @@ class Prediction:
 
 
 def predict(run: TrainedModel | str | os.PathLike[str], images: Iterable[Any] | str | Path, *, top: int = 5,
-            device: str = "auto", on_bad_image: str = "stop", keep_pixels: bool = False) -> list[Prediction]:
+            device: str = "auto", on_bad_image: str = "stop", keep_pixels: bool = False,
+            calibrated: bool = False) -> list[Prediction]:
     """Classify images with a run (or its folder).
 
     images: paths, folders, globs, encoded bytes, or uint8 arrays [H, W] or [H, W, 1 or 3].
 
     The pixels that the network sees are those that validation saw: same decoder, same preprocessing.
     on_bad_image: 'stop' raises the file's ImageError, 'skip' gives a Prediction with `error`.
+    calibrated: probabilities corrected as `visus calibrate` found; UserError where it was not run, or refused.
     """
     return list(iter_predictions(run, images, top=top, device=device, on_bad_image=on_bad_image,
-                                 keep_pixels=keep_pixels))
+                                 keep_pixels=keep_pixels, calibrated=calibrated))
 
 
 def iter_predictions(run: TrainedModel | str | os.PathLike[str], images: Iterable[Any] | str | Path, *, top: int = 5,
-                     device: str = "auto", on_bad_image: str = "stop", keep_pixels: bool = False
-                     ) -> Iterator[Prediction]:
+                     device: str = "auto", on_bad_image: str = "stop", keep_pixels: bool = False,
+                     calibrated: bool = False) -> Iterator[Prediction]:
     """As `predict`, one by one, in batches of 32."""
     trained = run if isinstance(run, TrainedModel) else load_model(run)
+    calibrator = trained.calibrator if calibrated else None
+    if calibrated and calibrator is None:
+        raise UserError("this model has no calibration that helps", where="--calibrated",
+                        remedy="Fit one: visus calibrate RUN, or leave --calibrated out")
     where = pick_device(device)
     model = trained.model.to(where)
     if isinstance(images, str | Path | bytes | np.ndarray):
@@ -76,10 +84,10 @@ def iter_predictions(run: TrainedModel | str | os.PathLike[str], images: Iterabl
     for source in _sources(images):
         waiting.append(_read(source, trained, on_bad_image, keep_pixels))
         if len(waiting) == BATCH:
-            yield from _classify(waiting, trained, model, where, top)
+            yield from _classify(waiting, trained, model, where, top, calibrator)
             waiting = []
     if waiting:
-        yield from _classify(waiting, trained, model, where, top)
+        yield from _classify(waiting, trained, model, where, top, calibrator)
 
 
 def _sources(images: Iterable[Any]) -> Iterator[Any]:
@@ -138,7 +146,7 @@ def checked(array: np.ndarray) -> np.ndarray:
 
 @torch.inference_mode()
 def _classify(waiting: Sequence[tuple[Prediction, Tensor | None]], trained: TrainedModel, model: torch.nn.Module,
-              device: torch.device, top: int) -> Iterator[Prediction]:
+              device: torch.device, top: int, calibrator: Calibrator | None) -> Iterator[Prediction]:
     from dataclasses import replace
 
     images = [image for _, image in waiting if image is not None]
@@ -146,7 +154,8 @@ def _classify(waiting: Sequence[tuple[Prediction, Tensor | None]], trained: Trai
     if images:
         batch = torch.stack(images).to(device).float().div_(255)
         logits = model(trained.preprocessing.normalise(batch)).float().cpu()
-        probs = list(logits.sigmoid() if trained.task == "multilabel" else logits.softmax(1))
+        found = logits.sigmoid() if trained.task == "multilabel" else logits.softmax(1)
+        probs = list(found if calibrator is None else torch.from_numpy(calibrator(found.numpy())).float())
     answers = iter(probs)
     for prediction, image in waiting:
         if image is None:

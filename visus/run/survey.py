@@ -23,9 +23,9 @@ from visus.run.recipe import Data, Recipe
 LISTED = 10
 
 
-def open_named(data: Data) -> Samples:
-    """The samples that the recipe names, with its class names in the place of numbers."""
-    samples = open_samples(str(data.path), format=data.format)
+def open_named(data: Data, kept_columns: tuple[str, ...] = ()) -> Samples:
+    """The samples that the recipe names, with its class names in the place of numbers. kept_columns: of a table."""
+    samples = open_samples(str(data.path), format=data.format, kept_columns=kept_columns)
     if data.class_names is None:
         return samples
     if len(set(data.class_names)) != len(samples.classes):

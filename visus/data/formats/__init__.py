@@ -11,10 +11,12 @@ from visus.data.samples import Samples
 
 @dataclass(frozen=True, kw_only=True)
 class ReadOptions:
-    """What the user says about the data. image_column, label_column: header names in a table; None: found."""
+    """What the user says about the data. image_column, label_column: header names in a table; None: found.
+    kept_columns: further columns of a table whose cells are kept, as `Samples.columns`."""
 
     image_column: str | None = None
     label_column: str | None = None
+    kept_columns: tuple[str, ...] = ()
 
 
 class DataFormat(Protocol):

@@ -58,6 +58,8 @@ class Table:
             format="table", classes=tuple(printable(c) for c in classes), targets=targets, paths=tuple(paths),
             split=_splits(path, ["" if split is None else row[split].strip() for row in rows], lines),
             groups=None if group is None else np.array([row[group].strip() for row in rows]),
+            columns={name: np.array([row[c].strip() for row in rows])
+                     for name in options.kept_columns for c in [_column(path, header, name, (), "")]},
             root=os.path.dirname(os.path.abspath(path)), notes=tuple(notes))
         return samples if len(keep) == len(paths) else samples.subset(keep)
 
