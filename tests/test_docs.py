@@ -15,7 +15,8 @@ from PIL import Image
 from visus.cli.main import main
 
 ROOT = Path(__file__).resolve().parent.parent
-GUIDE = ["train", "evaluate", "predict", "models", "data", "recipes", "explain"]  # train first: the others use its run
+GUIDE = ["train", "evaluate", "predict", "models", "data", "recipes", "explain", "attack", "calibrate", "report"]
+# train first: the others use its run
 PAGES = [ROOT / "README.md"] + [ROOT / f"docs/guide/{name}.md" for name in GUIDE]
 
 

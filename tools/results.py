@@ -38,15 +38,59 @@ def render() -> str:
         measured = json.loads(path.read_text())
         script = (ROOT / "benchmarks" / path.name).with_suffix(".py")
         page += f"\n## benchmarks/{script.name}\n\n"
-        names = list(dict.fromkeys(name for row in measured["results"].values() for name in row))
-        page += "| | " + " | ".join(names) + " |\n|" + " --- |" * (len(names) + 1) + "\n"
-        for name, row in measured["results"].items():
-            page += f"| {name} | " + " | ".join(cell(row.get(n, "")) for n in names) + " |\n"
+        rows = measured.get("results") or {str(run.pop("run")): run for run in measured["runs"]}
+        page += wide(rows) if all(is_flat(row) for row in rows.values()) else tall(rows)
         whole = {what: value for what, value in measured.items() if isinstance(value, float)}
         if whole:
             page += "\n" + ", ".join(f"{what} {value}" for what, value in whole.items()) + "\n"
-        page += f"\nCommand: `{' '.join(measured['command'])}`\n"
+        for what in ("load", "missed", "surely below 0.97"):
+            if measured.get(what):
+                said = measured[what]
+                page += f"\n{what}: {'; '.join(said) if isinstance(said, list) else said}\n"
+        if "command" in measured:
+            command = measured["command"]
+            page += f"\nCommand: `{' '.join(command) if isinstance(command, list) else command}`\n"
     return page
+
+
+def is_flat(row: dict[str, Any]) -> bool:
+    """Whether a row has one value, or one measurement, to a column."""
+    return all(not isinstance(value, dict) or "speed against the peer" in value
+               or len(value) == 2 and all(isinstance(part, int | float) for part in value.values())
+               for value in row.values())
+
+
+def wide(rows: dict[str, dict[str, Any]]) -> str:
+    names = list(dict.fromkeys(name for row in rows.values() for name in row))
+    page = "| | " + " | ".join(names) + " |\n|" + " --- |" * (len(names) + 1) + "\n"
+    for name, row in rows.items():
+        page += f"| {name} | " + " | ".join(cell(row.get(n, "")) for n in names) + " |\n"
+    return page
+
+
+def tall(rows: dict[str, dict[str, Any]]) -> str:
+    """A line for each measurement of rows that hold further rows."""
+    page = "| | what | measured |\n| --- | --- | --- |\n"
+    for name, row in rows.items():
+        for what, value in flat(row):
+            page += f"| {name} | {what} | {value} |\n"
+    return page
+
+
+def flat(row: dict[str, Any], before: str = "") -> list[tuple[str, str]]:
+    found: list[tuple[str, str]] = []
+    for name, value in row.items():
+        what = f"{before}{name}"
+        if isinstance(value, dict) and ({"median", "value"} & value.keys()):
+            ends = value.get("interval") or [value.get(k) for k in (("lowest", "highest") if "lowest" in value
+                                                                    else ("low", "high"))]
+            middle = value.get("median", value.get("value"))
+            found.append((what, f"{middle}" if None in ends else f"{middle} ({ends[0]} to {ends[1]})"))
+        elif isinstance(value, dict):
+            found += flat(value, f"{what}, ")
+        else:
+            found.append((what, ", ".join(map(str, value)) if isinstance(value, list) else str(value)))
+    return found
 
 
 def cell(value: Any) -> str:

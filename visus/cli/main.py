@@ -15,6 +15,8 @@ VERBS = {
     "evaluate": ("visus.cli.evaluate", "measure a run's model on its test split or on other images"),
     "predict": ("visus.cli.predict", "classify images, folders, globs or a list on standard input"),
     "explain": ("visus.cli.explain", "what a model looks at: attention maps, rollout, distance, positions"),
+    "attack": ("visus.cli.attack", "how many right answers stand when images are changed on purpose"),
+    "calibrate": ("visus.cli.calibrate", "correct a run's probabilities; sets with a guarantee; strangers; groups"),
     "report": ("visus.cli.report", "draw a run's report.html again"),
     "models": ("visus.cli.models", "look around in the registered models, or at one, layer by layer"),
     "data": ("visus.cli.data", "look at a data set: contact sheet, class counts, sizes, problems"),

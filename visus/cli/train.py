@@ -22,8 +22,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, metavar="N", help="same seed, same machine, same recipe: the same bits")
     parser.add_argument("--device", metavar="NAME", help="auto, cpu, cuda, cuda:1, mps")
     parser.add_argument("--workers", type=int, metavar="N", help="processes that load images (0: none)")
+    parser.add_argument("--defend", choices=("none", "fgsm", "pgd", "free", "trades"), help="train against attacks, "
+                        "with --set defend.eps=0.03 and the like")
     parser.add_argument("--format", metavar="NAME", help="folder, table, npz, idx, builtin; default: recognised")
     parser.add_argument("--on-bad-image", choices=("stop", "skip"), help="unreadable images: list all, stop or skip")
+    parser.add_argument("--report-budget", type=float, metavar="S", help="seconds for explanations, attacks and the "
+                        "rest of the report (default 30; 0: metrics only)")
     parser.add_argument("--set", action="append", default=[], metavar="A.B=C", dest="assignments",
                         help="any field of the recipe: --set optimizer.name=adamw; fields: visus recipes --fields")
     parser.add_argument("--out", metavar="DIR", help="run folder to create (default: runs/NAME-N)")
@@ -36,7 +40,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 FLAGS = {"model": "model.name", "weights": "model.weights", "epochs": "train.epochs",
          "batch_size": "train.batch_size", "lr": "optimizer.lr",
          "image_size": "data.image_size", "seed": "train.seed", "device": "device", "workers": "data.workers",
-         "format": "data.format", "on_bad_image": "data.on_bad_image"}
+         "format": "data.format", "defend": "defend.method", "on_bad_image": "data.on_bad_image",
+         "report_budget": "report.budget_s"}
 
 
 def run(arguments: argparse.Namespace) -> int:

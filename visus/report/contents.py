@@ -5,6 +5,8 @@ run.json       status, task, model, data, command and started_with (argv), creat
                macs, best_epoch (from 1); all optional
 model/model.json  name, parameters, macs, where run.json does not say them; then recipe.yaml for the name
 metrics.json   headline {"name", "split", "higher_is_better"}, splits {name: Evaluation as a dict}, baselines
+trust.json     sections {name: what run/trust.py recorded}, left_out
+calibration/results.json  what `visus calibrate` measured
 data.json      path, recognised, split, classes, counts, image_sizes, channels, notes, problems
 """
 
@@ -58,6 +60,8 @@ class Contents:
     baselines: list[Baseline]
     findings: list[Finding]
     log: Log
+    trust: dict[str, Any]
+    calibration: dict[str, Any]
 
     @property
     def evaluation(self) -> Evaluation | None:
@@ -101,6 +105,8 @@ def read_contents(run: RunFolder) -> Contents:
         ],
         findings=run.findings(),
         log=read_log(run),
+        trust=mapping(run.read("trust.json")),
+        calibration=mapping(run.read("calibration/results.json")),
     )
 
 

@@ -24,6 +24,8 @@ _LABELS = {
     "nll": "Negative log-likelihood",
     "brier": "Brier score",
     "ece": "Expected calibration error",
+    "adaptive_ece": "Adaptive ECE",
+    "classwise_ece": "Classwise ECE",
     "hamming_loss": "Hamming loss",
     "loss": "Loss",
 }

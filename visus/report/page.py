@@ -25,7 +25,7 @@ from markupsafe import Markup
 from visus import __version__
 from visus.core.files import write_text
 from visus.core.record import Evaluation, Example, Metric, RunFolder
-from visus.report import charts, formatting, thumbnails
+from visus.report import charts, formatting, thumbnails, trust
 from visus.report.contents import Contents, mapping, optional_text, read_contents, rows, texts
 from visus.report.curves import learning_curves
 from visus.report.figures import MAX_CLASSES, chart_style
@@ -65,6 +65,9 @@ _SECTIONS = (
     ("classes", "Classes"),
     ("calibration", "Calibration"),
     ("examples", "Images"),
+    ("explanations", "Explanations"),
+    ("robustness", "Robustness"),
+    ("embedding", "Embedding"),
     ("findings", "Findings"),
     ("data", "Data"),
     ("reproduce", "Reproduce"),
@@ -94,6 +97,7 @@ def render(run: RunFolder) -> str:
         data_for_script["confusion"] = _confusion_data(evaluation.confusion)
     model, dataset = _names(contents)
     style, script = page_style(), _asset("page.js")
+    trusted = trust.view(run, contents.trust, contents.calibration)
     view: dict[str, Any] = {
         "policy": policy(style, script),
         "style": Markup(style),
@@ -117,6 +121,7 @@ def render(run: RunFolder) -> str:
         "examples_split": formatting.shorten(evaluation.split, 40) if evaluation else "",
         "mistakes": _examples(run, evaluation.mistakes) if evaluation else [],
         "hits": _examples(run, evaluation.hits) if evaluation else [],
+        **trusted,
         "findings": sorted(contents.findings, key=lambda f: _severity_rank(f.severity)),
         "findings_sentence": _findings_sentence(contents),
         "data": _data(contents),
@@ -132,8 +137,11 @@ def render(run: RunFolder) -> str:
         "baselines": view["baselines"],
         "confusion": confusion,
         "classes": view["classes"],
-        "calibration": view["reliability"],
+        "calibration": view["reliability"] or view["calibrated"],
         "examples": view["mistakes"] or view["hits"],
+        "explanations": view["explanations"],
+        "robustness": view["robustness"],
+        "embedding": view["embedding"],
     }
     view["sections"] = [(id_, text) for id_, text in _SECTIONS if present.get(id_, True)]
     return template("page.html").render(view)

@@ -22,11 +22,13 @@ from visus.optim.build import build_optimizer
 from visus.optim.ema import EMA
 from visus.optim.parameter_groups import parameter_groups
 from visus.optim.schedules import Schedule, schedule
+from visus.run.defend import make_defence
 from visus.run.display import Display
 from visus.run.models import freeze_backbone, make_model
 from visus.run.pretrained import preprocessing_of
 from visus.run.recipe import Recipe
 from visus.tasks.classification import Classification, MultiLabel
+from visus.train.contracts import BatchSource
 
 STATISTICS_IMAGES = 4096  # enough for a channel mean to three digits
 
@@ -37,7 +39,7 @@ class Parts:
 
     model: nn.Module
     task: Classification | MultiLabel
-    train: Loader
+    train: BatchSource
     val: Loader
     optimizer: torch.optim.Optimizer
     schedule: Schedule
@@ -122,10 +124,10 @@ def build_model(recipe: Recipe, preprocessing: Preprocessing, num_classes: int,
 
 
 def build_task(recipe: Recipe, preprocessing: Preprocessing) -> Classification | MultiLabel:
-    """Raises RecipeError for label smoothing with a loss that has none."""
+    """recipe: resolved. Raises RecipeError for label smoothing with a loss that has none."""
     loss = get_loss(recipe.loss.name, label_smoothing=recipe.loss.label_smoothing)
     kind = MultiLabel if recipe.task == "multilabel" else Classification
-    return kind(preprocessing=preprocessing, loss_function=loss)
+    return kind(preprocessing=preprocessing, loss_function=loss, defence=make_defence(recipe, preprocessing, loss))
 
 
 def make_optimizer(recipe: Recipe, model: nn.Module) -> torch.optim.Optimizer:
@@ -146,5 +148,5 @@ def make_schedule(recipe: Recipe, optimizer: torch.optim.Optimizer, steps_per_ep
     return Schedule(optimizer, factor)
 
 
-def updates_per_epoch(loader: Loader, accumulate: int) -> int:
+def updates_per_epoch(loader: BatchSource, accumulate: int) -> int:
     return max(1, math.ceil(len(loader) / accumulate))

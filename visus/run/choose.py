@@ -9,6 +9,7 @@ from typing import Any
 
 from visus.core.errors import RecipeError
 from visus.models import registry
+from visus.run.defend import STEPS, choose_defence
 from visus.run.recipe import Recipe
 
 
@@ -48,6 +49,8 @@ def choose(recipe: Recipe, facts: Facts) -> tuple[Recipe, list[str]]:
     _loss(recipe, task, values)
     _optimization(recipe, facts, name, side, values, reasons)
     _augmentation(recipe, facts, side, values, reasons)
+    choose_defence(recipe, values.get("data.channels", recipe.data.channels), values.get("loss.name", recipe.loss.name),
+                   values, reasons)
     _loading(recipe, facts, values)
     return recipe.with_values(values), reasons
 
@@ -127,6 +130,8 @@ def _optimization(recipe: Recipe, facts: Facts, model: str, side: int, values: d
     epochs = recipe.train.epochs
     if epochs == "auto":
         epochs = _epochs(facts, batch)
+        if recipe.defend.method == "free":  # as many updates as without: each epoch sees its batches several times
+            epochs = max(1, round(epochs / (STEPS["free"] if recipe.defend.steps == "auto" else recipe.defend.steps)))
         values["train.epochs"] = epochs
         reasons.append(f"{epochs} epochs of {math.ceil(facts.train_images / batch)} steps, batch {batch}")
     if recipe.optimizer.lr == "auto":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import time
 from collections.abc import Callable
 from contextlib import nullcontext
 from dataclasses import asdict, replace
@@ -22,7 +23,7 @@ from visus.core.record import Evaluation, RunFolder
 from visus.core.weights import read_state_dict
 from visus.data.loader import Loader
 from visus.data.opening import open_samples
-from visus.data.samples import Samples
+from visus.data.samples import SPLITS, Samples
 from visus.run.baselines import baselines
 from visus.run.build import Parts, build_loader, build_model, build_task
 from visus.run.bundle import load_model, save_model
@@ -31,6 +32,7 @@ from visus.run.recipe import Recipe, Train
 from visus.run.report import write_report
 from visus.run.survey import divide, drop_known_bad_images, open_named, samples_digest
 from visus.run.thumbnails import examples
+from visus.run.trust import Subject, add_trust
 from visus.tasks.classification import least_confident_hits, worst_mistakes
 from visus.train.checkpoint import BEST, CheckpointStore
 from visus.train.stop import StopRequest
@@ -121,6 +123,9 @@ def finish_run(folder: RunFolder, recipe: Recipe, samples: Samples, splits: dict
                   best_epoch=(position.best_epoch or 0) + 1, stopped_early=position.stopped_early,
                   parameters=sum(p.numel() for p in model.parameters()),
                   model_bytes=(folder.path / "model" / "model.safetensors").stat().st_size, model=recipe.model.name)
+    if recipe.report.budget_s > 0:
+        add_trust(Subject(folder, load_model(folder.path), samples, splits, evaluations["test"], device,
+                          time.monotonic() + recipe.report.budget_s, stop), recipe.report.budget_s, display)
     report = write_report(folder)
     test = evaluations["test"]
     display.result(metrics_table(f"\n{recipe.model.name} on {test.count:,} test images", metric_rows(test)))
@@ -179,15 +184,23 @@ def match_labels(samples: Samples, labels: tuple[str, ...], path: str | Path) ->
     return samples.relabelled([position[name] for name in samples.classes], tuple(labels))
 
 
-def _own_split(folder: RunFolder, recipe: Recipe, split: str) -> tuple[Samples, np.ndarray]:
-    samples = open_named(recipe.data)
+def own_splits(folder: RunFolder, recipe: Recipe,
+               kept_columns: tuple[str, ...] = ()) -> tuple[Samples, dict[str, np.ndarray]]:
+    """The run's samples and its splits, as in training. kept_columns: of a table. Raises RunError where the images are
+    not those any more."""
+    samples = open_named(recipe.data, kept_columns)
     samples = drop_known_bad_images(samples, folder)
     splits = divide(samples, recipe.data)
-    if split not in splits:
-        raise UserError("there is no such split", where=f"split={split!r}", remedy=did_you_mean(split, splits))
     if folder.read("data.json", {}).get("digest") != samples_digest(samples, splits):
         raise RunError("the images have changed since the run was trained, so its split is not known any more",
                        where=recipe.data.path, remedy="Give the images to measure on: visus evaluate RUN PATH")
+    return samples, splits
+
+
+def _own_split(folder: RunFolder, recipe: Recipe, split: str) -> tuple[Samples, np.ndarray]:
+    if split not in SPLITS:
+        raise UserError("there is no such split", where=f"split={split!r}", remedy=did_you_mean(split, SPLITS))
+    samples, splits = own_splits(folder, recipe)
     return samples, splits[split]
 
 

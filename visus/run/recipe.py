@@ -66,6 +66,16 @@ class Mix(Section):
     probability: Annotated[float, Field(ge=0, le=1)] = Field(1.0, description="Of an image being mixed at all")
 
 
+class Defend(Section):
+    method: Literal["none", "fgsm", "pgd", "free", "trades"] = Field(
+        "none", description="Adversarial training: fgsm (one step, random start), pgd, free (replayed batches), trades")
+    norm: Literal["linf", "l2"] = Field("linf", description="How far images are moved is measured in")
+    eps: Auto | Positive = Field("auto", description="How far, of pixels in [0, 1]; auto: 8/255 in colour, 0.1 in grey")
+    steps: Auto | Count = Field("auto", description="pgd, trades: steps of the attack; free: replays of each batch")
+    step_size: Auto | Positive = Field("auto", description="Length of a step; auto: eps / 4, or what crosses the ball")
+    beta: Positive = Field(6.0, description="trades: weight of the divergence between clean and moved images")
+
+
 class Loss(Section):
     name: str = Field("auto", description="cross_entropy, binary_cross_entropy, multiclass_hinge, squared_hinge")
     label_smoothing: Fraction = Field(0.0, description="cross_entropy and binary_cross_entropy of one label per image")
@@ -108,6 +118,11 @@ class Train(Section):
     deterministic: bool = Field(True, description="Only deterministic kernels, so that a resume gives the same bits")
 
 
+class Report(Section):
+    budget_s: NonNegative = Field(30.0, description="Seconds for what the report adds to the metrics: explanations, "
+                                  "attacks, corruptions, calibration, the embedding; 0: none of it")
+
+
 class Recipe(Section):
     """All that decides a run. Frozen; `with_values` gives a changed copy."""
 
@@ -120,9 +135,11 @@ class Recipe(Section):
     mix: Mix = Mix()
     model: Model = Model()
     loss: Loss = Loss()
+    defend: Defend = Defend()
     optimizer: Optimizer = Optimizer()
     schedule: Schedule = Schedule()
     train: Train = Train()
+    report: Report = Report()
 
     @model_validator(mode="after")
     def _splits_leave_something(self) -> Recipe:

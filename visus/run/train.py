@@ -41,6 +41,7 @@ from visus.run.build import (
     updates_per_epoch,
 )
 from visus.run.choose import choose
+from visus.run.defend import Free, Replayed, replays
 from visus.run.display import Display, Stopwatch, TrainingDisplay
 from visus.run.evaluate import finish_run, validation
 from visus.run.load import Run
@@ -65,7 +66,8 @@ from visus.train.trainer import Position, Settings, Trainer
 from visus.train.tune import choose_execution
 
 # What a resume may change: how fast, how often saved, but not one bit of the result.
-HARMLESS = frozenset({"data.workers", "train.checkpoint_steps", "train.checkpoint_seconds", "description"})
+HARMLESS = frozenset({"data.workers", "train.checkpoint_steps", "train.checkpoint_seconds", "report.budget_s",
+                      "description"})
 PREFETCHED = 2  # batches that each loader worker keeps ready: PyTorch's default
 
 
@@ -214,16 +216,19 @@ def _build(folder: RunFolder, recipe: Recipe, samples: Samples, splits: dict[str
         timed = "; ".join(f"{name}: {1000 * s:.0f} ms" for name, s in chosen.seconds.items())
         display.say("machine", f"{device.type}, {recipe.train.precision}, {recipe.train.layout}, "
                     f"{chosen.threads} threads ({timed or 'as set'})")
+        task = build_task(recipe, preprocessing)  # what a defence remembers of the timed steps is no part of the run
     recipe.save(folder.path / "recipe.yaml")  # with what was chosen here: a resume must compute in the same way
     torch.set_num_threads(int(recipe.train.threads))
     if recipe.train.layout == "channels_last":
         model = model.to(memory_format=torch.channels_last)
     ema = EMA(model, decay=recipe.train.ema) if recipe.train.ema is not None else None
     optimizer = make_optimizer(recipe, model)
-    schedule = make_schedule(recipe, optimizer, updates_per_epoch(train, recipe.train.accumulate))
+    schedule = make_schedule(recipe, optimizer, replays(recipe) * updates_per_epoch(train, recipe.train.accumulate))
     folder.update(recipe=recipe.model_dump(mode="json"))
     folder.write("environment.json", environment() | {"device": str(device), "precision": recipe.train.precision,
                                                       "layout": recipe.train.layout})
+    if replays(recipe) > 1:
+        train = Replayed(train, replays(recipe))
     return recipe, Parts(model, task, train, val, optimizer, schedule, ema)
 
 
@@ -265,6 +270,7 @@ def _run_trainer(folder: RunFolder, recipe: Recipe, parts: Parts, store: Checkpo
                  checkpoint_seconds=settings.checkpoint_seconds,
                  log_steps=max(1, settings.epochs * steps // 1000)),
         device=device, store=store, ema=parts.ema, observers=observers, stop=stop, find=find,
+        remembers=parts.task.defence if isinstance(parts.task.defence, Free) else None,
         validate=validation(parts, device, settings, stop))
     begun = any(event["event"] == "step" for event in folder.events())
     if resumed and not begun and not store.steps():
