@@ -166,6 +166,14 @@ def test_a_wrong_command_names_what_and_the_remedy(tmp_path, monkeypatch, capsys
     assert not list(tmp_path.iterdir()), "something was left behind"
 
 
+def test_images_may_stand_after_the_options(run, photos, capsys):
+    image = str(next(photos.rglob("*.png")))
+    for words in (["predict", str(run), image, "--top", "1"], ["predict", "--top", "1", str(run), image],
+                  ["predict", str(run), "--top", "1", image]):
+        assert main(words) == 0
+        assert capsys.readouterr().out.count(image) == 1
+
+
 def test_a_recipe_file_with_a_misspelt_field_is_named(tmp_path, capsys):
     (tmp_path / "r.yaml").write_text("train: {epoch: 3}\n")
     refused(capsys, ["train", "digits", "--recipe", str(tmp_path / "r.yaml")], "r.yaml", "train.epoch", "train.epochs")

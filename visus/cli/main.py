@@ -57,11 +57,30 @@ def build_parser(verb: str | None = None) -> argparse.ArgumentParser:
     for name, (module, summary) in VERBS.items():
         if name == verb:
             code = importlib.import_module(module)
-            sub = verbs.add_parser(name, help=summary, description=code.__doc__, formatter_class=HelpFormatter)
-            code.add_arguments(sub)
-            sub.add_argument("--debug", action="store_true", help="show Python's traceback for an error")
+            _fill(verbs.add_parser(name, help=summary, description=code.__doc__, formatter_class=HelpFormatter), code)
         else:
             verbs.add_parser(name, help=summary, add_help=False)
+    return parser
+
+
+def parse(words: list[str], verb: str | None) -> argparse.Namespace:
+    """The words as values. What a verb takes may stand on either side of its options."""
+    if verb in VERBS and words[0] == verb:
+        sub = verb_parser(verb)
+        if not any(action.nargs == argparse.PARSER for action in sub._actions):  # verbs of a verb stay in order
+            return sub.parse_intermixed_args(words[1:], argparse.Namespace(verb=verb, version=False))
+    return build_parser(verb).parse_args(words)
+
+
+def verb_parser(verb: str) -> Parser:
+    """The parser of one verb alone."""
+    code = importlib.import_module(VERBS[verb][0])
+    return _fill(Parser(prog=f"visus {verb}", description=code.__doc__, formatter_class=HelpFormatter), code)
+
+
+def _fill(parser: Parser, code: Any) -> Parser:
+    code.add_arguments(parser)
+    parser.add_argument("--debug", action="store_true", help="show Python's traceback for an error")
     return parser
 
 
@@ -77,7 +96,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             from visus.core.errors import did_you_mean
 
             raise UserError(f"there is no verb {verb!r}", remedy=did_you_mean(verb, VERBS))
-        parsed = build_parser(verb).parse_args(words)
+        parsed = parse(words, verb)
         if parsed.version:
             from visus import __version__
 

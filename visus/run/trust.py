@@ -218,13 +218,16 @@ def embedding(subject: Subject) -> dict[str, Any]:
     from visus.explain.embedding import Embedding, last_features
     from visus.run.thumbnails import thumbnail
 
-    index = subject.some(EMBEDDED)
+    preprocessing, network = subject.trained.preprocessing, subject.trained.model
+    images, _ = subject.batch(subject.test[:8])
+    per_image = _seconds_per_image(lambda x: network(preprocessing.normalise(x)), images)
+    index = subject.some(min(EMBEDDED, int(subject.left_s / per_image)))
     if len(index) < LEAST_EMBEDDED:
-        raise UserError(f"a map of fewer than {LEAST_EMBEDDED} images shows nothing")
-    preprocessing = subject.trained.preprocessing
+        raise UserError(f"a map of fewer than {LEAST_EMBEDDED} images shows nothing, and the time allows "
+                        f"{len(index)} of {len(subject.test)}")
     read = [subject.samples.read(int(i), preprocessing.background) for i in index]
     images = torch.stack([preprocessing.resized(pixels) for pixels in read]).to(subject.device)
-    features = last_features(subject.trained.model, preprocessing.normalise(images.float() / 255)).float()
+    features = last_features(network, preprocessing.normalise(images.float() / 255)).float()
     points, words = Embedding().places(features)
     shown = []
     for place, pixels in enumerate(read[:THUMBNAILS]):
