@@ -1,5 +1,5 @@
 """Two nets with equal weights side by side: forward, training step, memory. benchmarks/classifiers.py and
-benchmarks/transformers.py say which."""
+benchmarks/vision_transformers.py say which."""
 
 from __future__ import annotations
 

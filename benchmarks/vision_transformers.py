@@ -1,11 +1,11 @@
 """Our vision transformers, hybrids and MLPs against timm's or transformers' with the same weights:
 forward, training step, memory.
 
-    python benchmarks/transformers.py [--families vit_tiny_16,swin_tiny] [--image-size 224] [--rounds 11] [--seconds 3]
+    python benchmarks/vision_transformers.py [--families vit_tiny_16,swin_tiny] [--rounds 11] [--seconds 3]
 
 As benchmarks/classifiers.py, whose rules and exit code it shares, at 224 px: eager mode, float32, one thread, processor
 time, medians of the per-round ratios (the peer's time over ours: above 1 we are faster). Needs the extra 'parity'.
-Results: benchmarks/results/transformers.json, in which families that are not run again stay.
+Results: benchmarks/results/vision_transformers.json, in which families that are not run again stay.
 """
 
 from __future__ import annotations
@@ -75,5 +75,5 @@ def pair(name: str) -> tuple[nn.Module, nn.Module]:
 
 
 if __name__ == "__main__":
-    sys.exit(paired.main(__doc__, FAMILIES, pair, Path(__file__).parent / "results" / "transformers.json",
+    sys.exit(paired.main(__doc__, FAMILIES, pair, Path(__file__).parent / "results" / "vision_transformers.json",
                          image_size=224, sizes=SIZES, seconds=3.0))
