@@ -1,5 +1,6 @@
 """One thread for all tests and the processes that they start: with a busy neighbour two threads wait for each other.
-Trainings end with the metrics; what the report adds to them is made where a test asks for it (`with_trust`)."""
+Trainings begin with the first step and end with the metrics: what checks them before is run where a test asks for it
+(`with_doctor`), and so is what the report adds (`with_trust`)."""
 
 from __future__ import annotations
 
@@ -12,11 +13,19 @@ import pytest
 
 @pytest.fixture(scope="session", autouse=True)
 def _metrics_only():
-    from visus.run import evaluate
+    from visus.run import evaluate, train
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(evaluate, "add_trust", lambda *_: {})
+        patch.setattr(train, "check_before", lambda *_: None)
         yield
+
+
+@pytest.fixture
+def with_doctor(monkeypatch):
+    from visus.run import doctor, train
+
+    monkeypatch.setattr(train, "check_before", doctor.check_before)
 
 
 @pytest.fixture

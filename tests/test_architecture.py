@@ -25,12 +25,13 @@ MAY_IMPORT = {
     "explain": {"core", "ops", "losses", "metrics"},
     "attack": {"core", "ops", "losses", "metrics"},
     "calibrate": {"core", "ops", "losses", "metrics"},
+    "doctor": {"core", "ops", "losses", "metrics"},
     "tasks": {"core", "ops", "losses", "metrics"},
     "train": {"core", "optim", "tasks"},
     "search": {"core", "optim", "models"},  # candidates are registered models: docs/decisions/0006
     "report": {"core"},
     "run": {"core", "ops", "optim", "layers", "losses", "metrics", "data", "models", "tasks", "train", "report",
-            "explain", "attack", "calibrate", "deploy"},
+            "explain", "attack", "calibrate", "doctor", "deploy"},
     "cli": {"run", "core"},
 }
 # Opening, decoding and writing happen in one place each (the page of rules in docs/decisions/0004).

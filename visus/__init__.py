@@ -1,8 +1,8 @@
 """Visus: deep learning for computer vision, from a folder of images to a deployable model.
 
 The verbs of the command line are functions here: visus.train, visus.evaluate, visus.predict, visus.explain,
-visus.attack, visus.show_data, visus.list_models, visus.create_model, visus.load. Importing visus loads nothing heavy;
-the first use of a verb does.
+visus.attack, visus.doctor, visus.show_data, visus.list_models, visus.create_model, visus.load. Importing visus loads
+nothing heavy; the first use of a verb does.
 """
 
 from __future__ import annotations
@@ -22,6 +22,10 @@ _PUBLIC = {
     "explain": "visus.run.explain",
     "attack": "visus.run.attack",
     "calibrate": "visus.run.calibrate",
+    "doctor": "visus.run.doctor",
+    "diagnose": "visus.doctor.diagnosis",
+    "Watcher": "visus.doctor.watcher",
+    "check_gradients": "visus.doctor.gradient_check",
     "load": "visus.run.load",
     "Run": "visus.run.load",
     "Recipe": "visus.run.recipe",

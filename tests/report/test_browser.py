@@ -9,10 +9,12 @@ import subprocess
 
 import pytest
 
+from tests.report.sample_doctor import LAYERS, make_examined_run, watched
 from tests.report.sample_run import make_sample_run
 from visus.core.record import Finding
 from visus.report import render
 from visus.report.contents import read_log
+from visus.report.layer_map import layer_maps
 from visus.report.page import embedded_json
 
 PAYLOADS = {
@@ -63,6 +65,15 @@ async function open(page) {
       const box = matrix.querySelector("tspan").getBoundingClientRect();
       matrix.dispatchEvent(new PointerEvent("pointermove", { clientX: box.x + 3, clientY: box.y + 3 }));
       tips.confusion = tip();
+    }
+    const map = doc.querySelector("svg[data-chart=layers-ratio]");
+    if (map) {
+      for (const key of ["ArrowDown", "ArrowLeft"]) map.dispatchEvent(new KeyboardEvent("keydown", { key }));
+      tips.layers = tip();
+      const display = (name) => doc.defaultView.getComputedStyle(doc.getElementById("map-layers-" + name)).display;
+      tips.before = [display("ratio"), display("gradient")];
+      doc.getElementById("show-layers-gradient").click();
+      tips.after = [display("ratio"), display("gradient")];
     }
     result[name] = { tips,
       elements: doc.querySelectorAll("*").length, injected: window.injected, scripted: !!doc.querySelector(".tip"),
@@ -165,6 +176,14 @@ def test_charts_tell_the_recorded_values_when_pointed_at(tmp_path):
     assert tips["confusion"] == f"cat\npredicted cat\n{count} ({100 * count / 36:.1f} % of cat)"
 
 
+def test_the_map_of_layers_is_read_with_keys_and_changes_what_it_shows(tmp_path):
+    tips = visit({"page": render(make_examined_run(tmp_path / "run", epochs=3))}, tmp_path / "browser")["page"]["tips"]
+    name, step, value = tips["layers"].split("\n")
+    assert (name, step) == (LAYERS[1], f"step {layer_maps(watched())[0].steps[-2]}")
+    assert value.startswith("Update by weight  0.000")
+    assert tips["before"] == ["block", "none"] and tips["after"] == ["none", "block"]
+
+
 def test_page_is_no_wider_than_a_phone(tmp_path):
     runs = {
         "digits": {},
@@ -175,5 +194,6 @@ def test_page_is_no_wider_than_a_phone(tmp_path):
     }
     folder = tmp_path / ("a-folder-whose-name-is-long-" * 5)
     pages = {name: render(make_sample_run(folder / name, **about)) for name, about in runs.items()}
+    pages["examined"] = render(make_examined_run(folder / "examined"))
     seen = visit(pages, tmp_path / "browser", width=390)
-    assert {name: one["overflow"] for name, one in seen.items()} == dict.fromkeys(runs, 0)
+    assert {name: one["overflow"] for name, one in seen.items()} == dict.fromkeys(pages, 0)

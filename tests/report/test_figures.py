@@ -212,6 +212,7 @@ def contrast(a: str, b: str) -> float:
 def test_text_has_a_contrast_of_at_least_4_5(theme):
     colours = themes((ASSETS / "charts.css").read_text(), ".visus-chart")[theme]
     pairs = [("ink", "surface"), ("muted", "surface"), ("ink", "cell0")]
+    pairs += [("surface", badge) for badge in ("error", "warning", "muted")]  # numbers of findings on a curve
     for kind in ("hit", "miss"):
         for level in range(1, charts.LEVELS + 1):
             pairs.append(("on" if level >= charts.DARK_LEVEL else "ink", f"{kind}{level}"))
@@ -233,7 +234,7 @@ def test_text_has_a_contrast_of_at_least_4_5(theme):
 @pytest.mark.parametrize("theme", [0, 1], ids=["light", "dark"])
 def test_lines_and_bars_have_a_contrast_of_at_least_3(theme):
     colours = themes((ASSETS / "charts.css").read_text(), ".visus-chart")[theme]
-    for name in ("model", "other", "muted", "ink"):
+    for name in ("model", "other", "muted", "ink", "error", "warning", "under"):
         assert contrast(colours[name], colours["surface"]) >= 3, name
 
 

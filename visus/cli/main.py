@@ -16,6 +16,8 @@ VERBS = {
     "predict": ("visus.cli.predict", "classify images, folders, globs or a list on standard input"),
     "explain": ("visus.cli.explain", "what a model looks at: attention maps, rollout, distance, positions"),
     "attack": ("visus.cli.attack", "how many right answers stand when images are changed on purpose"),
+    "doctor": ("visus.cli.doctor", "what is wrong with images, a training to be, or a run: evidence and remedy"),
+    "check-grad": ("visus.cli.check_grad", "compare a gradient that you wrote with differences"),
     "calibrate": ("visus.cli.calibrate", "correct a run's probabilities; sets with a guarantee; strangers; groups"),
     "report": ("visus.cli.report", "draw a run's report.html again"),
     "models": ("visus.cli.models", "look around in the registered models, or at one, layer by layer"),

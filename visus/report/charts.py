@@ -132,10 +132,13 @@ def line_chart(
     mark: float | None = None,
     mark_label: str = "",
     name: str = "",
+    ground: Sequence[Markup] = (),
+    over: Sequence[Markup] = (),
 ) -> Markup:
-    """Lines over a common x. `mark` draws an upright line at that x; `name` lets the page's script find the chart."""
+    """Lines over a common x. `mark` draws an upright line at that x; `name` lets the page's script find the chart.
+    ground: elements that lie under the lines; over: on them."""
     x_axis, y_axis = axes
-    parts = [tag("title", title)]
+    parts = [tag("title", title), *ground]
     for value in y_axis.ticks():
         y = y_axis(value)
         text = f"{100 * value:g}%" if percentage else axis_number(value)
@@ -174,6 +177,7 @@ def line_chart(
             tag("text", one.name, class_="label", x=legend_x + 24, y=18),
         ]
         legend_x += 24 + text_width(one.name) + 14
+    parts += over
     return tag(
         "svg",
         *parts,

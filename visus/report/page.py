@@ -12,6 +12,7 @@ import base64
 import hashlib
 import json
 import os
+import re
 import shlex
 from collections.abc import Sequence
 from functools import cache
@@ -25,7 +26,7 @@ from markupsafe import Markup
 from visus import __version__
 from visus.core.files import write_text
 from visus.core.record import Evaluation, Example, Metric, RunFolder
-from visus.report import charts, formatting, thumbnails, trust
+from visus.report import charts, doctor, formatting, thumbnails, trust
 from visus.report.contents import Contents, mapping, optional_text, read_contents, rows, texts
 from visus.report.curves import learning_curves
 from visus.report.figures import MAX_CLASSES, chart_style
@@ -48,7 +49,6 @@ _STATUS = {
     "diverged": ("bad", "error", "Diverged"),
 }
 _TASKS = {"classification": "Classification", "multilabel": "Multi-label classification"}
-_SEVERITIES = ("error", "warning", "note")
 _SCORES = (
     ("precision", "Precision"),
     ("recall", "Recall"),
@@ -68,7 +68,7 @@ _SECTIONS = (
     ("explanations", "Explanations"),
     ("robustness", "Robustness"),
     ("embedding", "Embedding"),
-    ("findings", "Findings"),
+    ("findings", "Doctor"),
     ("data", "Data"),
     ("reproduce", "Reproduce"),
     ("environment", "Environment"),
@@ -95,6 +95,8 @@ def render(run: RunFolder) -> str:
     confusion = _confusion(evaluation)
     if confusion and confusion["svg"] and evaluation and evaluation.confusion:
         data_for_script["confusion"] = _confusion_data(evaluation.confusion)
+    examined, of_doctor = doctor.view(run, contents, panels)
+    data_for_script |= of_doctor
     model, dataset = _names(contents)
     style, script = page_style(), _asset("page.js")
     trusted = trust.view(run, contents.trust, contents.calibration)
@@ -122,8 +124,7 @@ def render(run: RunFolder) -> str:
         "mistakes": _examples(run, evaluation.mistakes) if evaluation else [],
         "hits": _examples(run, evaluation.hits) if evaluation else [],
         **trusted,
-        "findings": sorted(contents.findings, key=lambda f: _severity_rank(f.severity)),
-        "findings_sentence": _findings_sentence(contents),
+        "doctor": examined,
         "data": _data(contents),
         "command": shell_command(texts(contents.about.get("command"))),
         "started_with": shell_command(texts(contents.about.get("started_with"))),
@@ -205,14 +206,16 @@ def template(name: str) -> jinja2.Template:
 
 @cache
 def _asset(name: str) -> str:
-    return (_ASSETS / name).read_text("utf-8").strip()
+    """A style or a script, without the indentation that only its reader needs."""
+    return "\n".join(line.strip() for line in (_ASSETS / name).read_text("utf-8").splitlines()).strip()
 
 
 @cache
 def page_style() -> str:
     """The style of all pages, charts included."""
-    bars = "".join(f".w{percent}{{--w:{percent / 100:g}}}" for percent in range(101))
-    return f"{_asset('page.css')}\n{chart_style().strip()}\n{bars}"
+    bars = "".join(f".w{percent}{{--w:{percent}e-2}}" for percent in range(101))
+    whole = re.sub(r"\s*([{};,])\s*", r"\1", f"{_asset('page.css')}{chart_style()}{bars}")  # spaces say nothing there
+    return re.sub(r":\s+", ":", whole).replace(";}", "}")
 
 
 def _digest(text: str) -> str:
@@ -564,17 +567,6 @@ def _examples(run: RunFolder, examples: Sequence[Example]) -> list[dict[str, Any
             }
         )
     return result
-
-
-def _severity_rank(severity: str) -> int:
-    return _SEVERITIES.index(severity) if severity in _SEVERITIES else len(_SEVERITIES)
-
-
-def _findings_sentence(contents: Contents) -> str:
-    if not contents.findings:
-        return "The checks of data, model and training recorded none."
-    counts = [(kind, sum(f.severity == kind for f in contents.findings)) for kind in _SEVERITIES]
-    return "What the checks saw: " + ", ".join(plural(n, kind) for kind, n in counts if n) + "."
 
 
 def _several_labels(contents: Contents) -> bool:

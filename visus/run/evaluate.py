@@ -28,6 +28,7 @@ from visus.run.baselines import baselines
 from visus.run.build import Parts, build_loader, build_model, build_task
 from visus.run.bundle import load_model, save_model
 from visus.run.display import Display, clock, metrics_table
+from visus.run.doctor import check_after
 from visus.run.recipe import Recipe, Train
 from visus.run.report import write_report
 from visus.run.survey import divide, drop_known_bad_images, open_named, samples_digest
@@ -108,6 +109,8 @@ def finish_run(folder: RunFolder, recipe: Recipe, samples: Samples, splits: dict
                 raise stop.interrupted(True, folder.path) from None
         evaluations[split] = _measure(task, predictions, samples, folder, preprocessing, split)
         _save_predictions(folder.path / "evaluation" / f"{split}.npz", predictions)
+    with display.steps("evaluate train", None):
+        _measure_train(folder, recipe, samples, splits, preprocessing, model, task, device, position, stop)
     with display.steps("baselines", None):
         others = baselines(samples, splits, preprocessing, task, seed=recipe.train.seed)
     folder.write("metrics.json", {
@@ -126,6 +129,9 @@ def finish_run(folder: RunFolder, recipe: Recipe, samples: Samples, splits: dict
     if recipe.report.budget_s > 0:
         add_trust(Subject(folder, load_model(folder.path), samples, splits, evaluations["test"], device,
                           time.monotonic() + recipe.report.budget_s, stop), recipe.report.budget_s, display)
+    for finding in check_after(folder):
+        folder.find(finding)
+        display.finding(finding)
     report = write_report(folder)
     test = evaluations["test"]
     display.result(metrics_table(f"\n{recipe.model.name} on {test.count:,} test images", metric_rows(test)))
@@ -214,6 +220,23 @@ def _measure(task: Classification | MultiLabel, predictions: ClassPredictions, s
     hits = examples(least_confident_hits(predictions, SHOWN_EXAMPLES), predictions, samples, preprocessing, folder,
                     "hit")
     return replace(evaluation, mistakes=mistakes, hits=hits)
+
+
+def _measure_train(folder: RunFolder, recipe: Recipe, samples: Samples, splits: dict[str, np.ndarray],
+                   preprocessing: Preprocessing, model: nn.Module, task: Classification | MultiLabel,
+                   device: torch.device, position: Position, stop: StopRequest) -> None:
+    """The kept weights on as many training images as validation has, measured in the same way: the gap between the two
+    is overfitting, and not augmentation or dropout."""
+    train = splits["train"]
+    chosen = np.sort(train[np.linspace(0, len(train) - 1, min(len(train), len(splits["val"]))).astype(np.int64)])
+    loader = build_loader(recipe, samples, chosen, preprocessing, training=False, device=device, cache=None)
+    try:
+        predictions, loss = predict_split(model, task, loader, device, precision=recipe.train.precision,
+                                          channels_last=recipe.train.layout == "channels_last", stop=stop)
+    except StopIteration:
+        raise stop.interrupted(True, folder.path) from None
+    folder.log("train_measured", epoch=position.best_epoch or 0, clean_train_loss=loss,
+               **{f"clean_train_{task.headline}": task.headline_value(predictions)})
 
 
 def _save_predictions(path: Path, predictions: ClassPredictions) -> None:

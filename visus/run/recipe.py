@@ -118,6 +118,12 @@ class Train(Section):
     deterministic: bool = Field(True, description="Only deterministic kernels, so that a resume gives the same bits")
 
 
+class Doctor(Section):
+    before: bool = Field(True, description="Check images, model, loss and batches before the first step")
+    watch: bool = Field(True, description="Watch weights, gradients and outputs while training")
+    budget_s: NonNegative = Field(20.0, description="Seconds for the checks before training; 0: none of them")
+
+
 class Report(Section):
     budget_s: NonNegative = Field(30.0, description="Seconds for what the report adds to the metrics: explanations, "
                                   "attacks, corruptions, calibration, the embedding; 0: none of it")
@@ -139,6 +145,7 @@ class Recipe(Section):
     optimizer: Optimizer = Optimizer()
     schedule: Schedule = Schedule()
     train: Train = Train()
+    doctor: Doctor = Doctor()
     report: Report = Report()
 
     @model_validator(mode="after")

@@ -5,69 +5,49 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Mapping, Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 
-from visus.core.device import environment, pick_device, pick_precision
-from visus.core.errors import (
-    DataError,
-    Interrupted,
-    RecipeError,
-    ResourceError,
-    RunError,
-    TrainingDiverged,
-    UserError,
-    did_you_mean,
-    printable,
-)
+from visus.core.device import environment, pick_device
+from visus.core.errors import Interrupted, ResourceError, RunError, TrainingDiverged, UserError, printable
 from visus.core.files import read_json
 from visus.core.preprocessing import Preprocessing
 from visus.core.record import Finding, RunFolder
 from visus.data.samples import Samples
-from visus.data.transforms import build_augmentation
-from visus.models import registry
 from visus.optim.ema import EMA
 from visus.run.build import (
     Parts,
     build_loader,
     build_model,
-    build_preprocessing,
     build_task,
     make_optimizer,
     make_schedule,
     updates_per_epoch,
 )
-from visus.run.choose import choose
 from visus.run.defend import Free, Replayed, replays
 from visus.run.display import Display, Stopwatch, TrainingDisplay
+from visus.run.doctor import check_before
 from visus.run.evaluate import finish_run, validation
+from visus.run.filters import FilterPictures
 from visus.run.load import Run
 from visus.run.observers import LogWriter, TensorBoardWriter
-from visus.run.pretrained import is_origin
+from visus.run.prepare import given_recipe, opened, prepare, split_up
 from visus.run.recipe import Recipe
-from visus.run.recipes import find_recipe
 from visus.run.report import write_report
-from visus.run.survey import (
-    data_record,
-    divide,
-    drop_bad_images,
-    drop_known_bad_images,
-    facts_for_choice,
-    open_named,
-    samples_digest,
-    split_sentence,
-)
+from visus.run.survey import data_record, drop_known_bad_images, samples_digest
+from visus.run.watch import RunWatch
 from visus.train.checkpoint import CheckpointStore, seed_generators
 from visus.train.stop import StopRequest
-from visus.train.trainer import Position, Settings, Trainer
+from visus.train.trainer import Observer, Position, Settings, Trainer
 from visus.train.tune import choose_execution
 
 # What a resume may change: how fast, how often saved, but not one bit of the result.
 HARMLESS = frozenset({"data.workers", "train.checkpoint_steps", "train.checkpoint_seconds", "report.budget_s",
-                      "description"})
+                      "doctor.before", "doctor.watch", "doctor.budget_s", "description"})
 PREFETCHED = 2  # batches that each loader worker keeps ready: PyTorch's default
 
 
@@ -81,20 +61,8 @@ def train(path: str | Path | None = None, *, recipe: Recipe | Mapping[str, Any] 
     Raises UserError for anything that the user can put right; what was on disk before is then untouched.
     """
     display = Display(progress)
-    recipe = _recipe(recipe, path, values)
-    samples = _open(recipe, display)
-    if samples.format != "builtin":  # the run must find its images from any folder
-        recipe = recipe.with_values({"data.path": str(Path(str(recipe.data.path)).resolve())})
-    device = pick_device(recipe.device)
-    samples, problems = drop_bad_images(samples, recipe.data.on_bad_image, display)
-    splits = _split(samples, recipe, display)
-    recipe = _named_weights(recipe)
-    recipe, reasons = choose(recipe, facts_for_choice(samples, splits["train"], device))
-    recipe = recipe.with_values({"train.precision": pick_precision(recipe.train.precision, device)})
-    for reason in reasons:
-        display.say("choice", reason)
-    preprocessing = build_preprocessing(recipe, samples, splits["train"])
-    _try_out(recipe, preprocessing, len(samples.classes), display)
+    prepared = prepare(given_recipe(recipe, path, values), display)
+    recipe, preprocessing = prepared.recipe, prepared.preprocessing
     out = Path(out) if out is not None else _next_folder(str(recipe.data.path))
     folder = RunFolder.create(out, name=out.name, task=recipe.task, model=recipe.model.name,
                               command=["visus", "train", "--recipe", str(out / "recipe.yaml")],
@@ -103,8 +71,9 @@ def train(path: str | Path | None = None, *, recipe: Recipe | Mapping[str, Any] 
     try:
         recipe.save(folder.path / "recipe.yaml")
         folder.write("preprocessing.json", preprocessing.to_dict())
-        folder.write("data.json", data_record(samples, splits, recipe, problems))
-        return _train(folder, recipe, samples, splits, preprocessing, device, display, tensorboard, resumed=False)
+        folder.write("data.json", data_record(prepared.samples, prepared.splits, recipe, prepared.problems))
+        return _train(folder, recipe, prepared.samples, prepared.splits, preprocessing, prepared.device, display,
+                      tensorboard, resumed=False)
     finally:
         folder.unlock()
 
@@ -136,9 +105,9 @@ def resume(run: str | os.PathLike[str], *, values: Mapping[str, Any] | None = No
         recipe = Recipe.load(folder.path / "recipe.yaml")
         _refuse_changes(folder, recipe, changed_data_is_fine)
         recipe = recipe.with_values(values)
-        samples = _open(recipe, display)
+        samples = opened(recipe, display)
         samples = drop_known_bad_images(samples, folder)
-        splits = _split(samples, recipe, display)
+        splits = split_up(samples, recipe, display)
         device = pick_device(recipe.device)
         preprocessing = Preprocessing.from_dict(read_json(folder.path / "preprocessing.json", error=RunError))
         before, now = folder.read("data.json", {}).get("digest"), samples_digest(samples, splits)
@@ -167,6 +136,8 @@ def _train(folder: RunFolder, recipe: Recipe, samples: Samples, splits: dict[str
         with stop:
             recipe, parts = _build(folder, recipe, samples, splits, preprocessing, device, display)
             store = CheckpointStore(folder.path / "checkpoints")
+            if not resumed and recipe.doctor.before and recipe.doctor.budget_s > 0:
+                check_before(folder, recipe, parts, samples, splits, preprocessing, device, display, stop)
             display.say("run", f"{folder.path}  (stop with Ctrl-C; go on with: visus train --resume {folder.path})")
             position = _run_trainer(folder, recipe, parts, store, device, display, stop, tensorboard, resumed)
             seconds = before + watch.seconds
@@ -252,7 +223,7 @@ def _run_trainer(folder: RunFolder, recipe: Recipe, parts: Parts, store: Checkpo
     settings = recipe.train
     steps = updates_per_epoch(parts.train, settings.accumulate)
     shown = TrainingDisplay(display, settings.epochs, steps, parts.task.headline)
-    observers = [LogWriter(folder), shown]
+    observers: list[Observer] = [LogWriter(folder), shown]
     if tensorboard:
         observers.append(TensorBoardWriter(folder.path / "tensorboard"))
 
@@ -260,6 +231,10 @@ def _run_trainer(folder: RunFolder, recipe: Recipe, parts: Parts, store: Checkpo
         folder.find(finding)
         display.finding(finding)
 
+    # replayed batches are the same on purpose
+    watch = RunWatch(folder, find, skip=("same-batch",) if replays(recipe) > 1 else ()) if recipe.doctor.watch else None
+    if watch is not None:
+        observers += [watch, FilterPictures(folder.path, parts.model, settings.epochs)]
     seed_generators(settings.seed)
     trainer = Trainer(
         parts.model, parts.task, parts.train, parts.optimizer, parts.schedule,
@@ -269,7 +244,7 @@ def _run_trainer(folder: RunFolder, recipe: Recipe, parts: Parts, store: Checkpo
                  patience=settings.patience, checkpoint_steps=settings.checkpoint_steps,
                  checkpoint_seconds=settings.checkpoint_seconds,
                  log_steps=max(1, settings.epochs * steps // 1000)),
-        device=device, store=store, ema=parts.ema, observers=observers, stop=stop, find=find,
+        device=device, store=store, ema=parts.ema, observers=observers, stop=stop, find=find, watch=watch,
         remembers=parts.task.defence if isinstance(parts.task.defence, Free) else None,
         validate=validation(parts, device, settings, stop))
     begun = any(event["event"] == "step" for event in folder.events())
@@ -285,7 +260,9 @@ def _run_trainer(folder: RunFolder, recipe: Recipe, parts: Parts, store: Checkpo
         folder.log("resume", step=step, epoch=trainer.position.epoch)
         display.say("resume", f"from step {step}, epoch {trainer.position.epoch + 1} of {settings.epochs}")
     folder.update(status="running")
-    with shown:
+    with shown, watch or nullcontext():
+        if watch is not None:
+            watch.begin(parts.model, parts.optimizer, trainer.scaler, trainer.position.step)
         return trainer.run()
 
 
@@ -296,23 +273,6 @@ def _is_out_of_memory(error: Exception) -> bool:
 
 
 # -- before the run folder ---------------------------------------------------------------------------------------
-
-
-def _recipe(recipe: Recipe | Mapping[str, Any] | str | Path | None, path: str | Path | None,
-            values: Mapping[str, Any] | None) -> Recipe:
-    if recipe is None:
-        recipe = Recipe()
-    elif isinstance(recipe, str | Path):
-        recipe = Recipe.load(find_recipe(recipe))
-    elif not isinstance(recipe, Recipe):
-        recipe = Recipe.parse(recipe)
-    recipe = recipe.with_values(dict(values or {}))
-    if path is not None:
-        recipe = recipe.with_values({"data.path": str(path)}, where="PATH")
-    if recipe.data.path is None:
-        raise UserError("the recipe names no images", where="data.path",
-                        remedy="Give a PATH: visus train PATH --recipe NAME")
-    return recipe
 
 
 def _refuse_changes(folder: RunFolder, recipe: Recipe, fine: bool) -> None:
@@ -342,53 +302,6 @@ def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
     for name, value in values.items():
         out |= flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {prefix + name: value}
     return out
-
-
-def _named_weights(recipe: Recipe) -> Recipe:
-    """The origin of weights that are given by its name; weights need a model that is named too."""
-    if recipe.model.weights is None:
-        if recipe.model.freeze != "none":
-            raise RecipeError("a frozen network needs weights that have learnt something",
-                              where=f"model.freeze={recipe.model.freeze}",
-                              remedy="Give them: --weights torchvision, or a file")
-        return recipe
-    if recipe.model.name == "auto":
-        raise RecipeError("weights belong to one model", where=f"model.weights={recipe.model.weights}",
-                          remedy="Name it: --model resnet18")
-    if is_origin(recipe.model.name, recipe.model.weights):
-        return recipe.with_values({"model.origin": recipe.model.weights})
-    if not Path(recipe.model.weights).is_file():
-        raise RecipeError("there is no such file, and no public weights of this name",
-                          where=f"model.weights={recipe.model.weights}",
-                          remedy=did_you_mean(recipe.model.weights, sorted(registry.get(recipe.model.name).weights)))
-    return recipe.with_values({"model.weights": str(Path(recipe.model.weights).resolve())})
-
-
-def _try_out(recipe: Recipe, preprocessing: Preprocessing, num_classes: int, display: Display) -> None:
-    """Build everything once, so that a value that does not fit ends here and leaves no folder behind."""
-    build_augmentation(list(recipe.augmentation))
-    build_task(recipe, preprocessing)
-    optimizer = make_optimizer(recipe, build_model(recipe, preprocessing, num_classes, display))
-    make_schedule(recipe, optimizer, steps_per_epoch=1)
-
-
-def _open(recipe: Recipe, display: Display) -> Samples:
-    samples = open_named(recipe.data)
-    display.say("data", samples.recognised)
-    for note in samples.notes:
-        display.say("note", note)
-    return samples
-
-
-def _split(samples: Samples, recipe: Recipe, display: Display) -> dict[str, np.ndarray]:
-    data = recipe.data
-    splits = divide(samples, data)
-    for name in ("val", "test"):
-        if not len(splits[name]):
-            raise DataError(f"no images are left for the {name} split", where=f"data.{name}={getattr(data, name)}",
-                            remedy="A model is chosen on val and measured once on test: give each a share of 0.15")
-    display.say("split", split_sentence(samples, splits, recipe))
-    return splits
 
 
 def _next_folder(path: str) -> Path:

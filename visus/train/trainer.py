@@ -109,19 +109,27 @@ class Observer(Protocol):
     def on_epoch(self, report: EpochReport) -> None: ...
 
 
+class StepWatch(Protocol):
+    """Sees an update before it is made, never writes."""
+
+    def before_update(self, losses: Sequence[Tensor], gradient_norm: float | None, data_wait_s: float) -> None:
+        """losses: of the batches of this update. gradient_norm: before it was clipped, where it is known.
+        data_wait_s: time that the update waited for its batches."""
+
+
 class Trainer:
     """Runs `settings.epochs` epochs of `batches` and keeps the best weights by the task's headline metric.
 
     validate(): metrics of the model on the validation split, among them the headline and 'loss'; called with the
     averaged weights in place when there is an `ema`. find(finding): where findings go. remembers: whatever else a later
-    step depends on, which goes into each checkpoint.
+    step depends on, which goes into each checkpoint. watch: sees each update.
     """
 
     def __init__(self, model: nn.Module, task: TrainingTask, batches: BatchSource, optimizer: torch.optim.Optimizer,
                  schedule: Schedule, settings: Settings, *, device: torch.device, store: CheckpointStore,
                  validate: Callable[[], dict[str, float]], find: Callable[[Finding], None],
                  ema: EMA | None = None, remembers: Stateful | None = None, observers: Sequence[Observer] = (),
-                 stop: StopRequest | None = None):
+                 stop: StopRequest | None = None, watch: StepWatch | None = None):
         self.model = model
         self.task = task
         self.batches = batches
@@ -136,6 +144,7 @@ class Trainer:
         self.remembers = remembers
         self.observers = observers
         self.stop = stop or StopRequest()
+        self.watch = watch
         self.position = Position()
         self.scaler = torch.amp.GradScaler(device.type, enabled=settings.precision == "fp16")
         self._unit_clipped = clipped_parameters(model)
@@ -170,8 +179,9 @@ class Trainer:
                 group = list(islice(batches, self.settings.accumulate))
                 if not group:
                     break
-                self._window.wait_s += time.perf_counter() - waited
-                norm = self._step(group)
+                waited = time.perf_counter() - waited
+                self._window.wait_s += waited
+                norm = self._step(group, waited)
                 if position.step % self.settings.log_steps == 0 or position.step == 1:
                     self._report_step(norm)
                 if self.stop.requested:
@@ -184,18 +194,20 @@ class Trainer:
                 close()
         position.batch = len(self.batches)  # an interrupted validation resumes there, not in the epoch
 
-    def _step(self, group: list[ImageBatch]) -> float | None:
+    def _step(self, group: list[ImageBatch], waited_s: float) -> float | None:
         """One update from the batches of `group`, each weighted by its samples. Returns the gradient norm if known."""
         settings, position = self.settings, self.position
         self.schedule.apply(position.step)
         self.optimizer.zero_grad(set_to_none=True)
         samples = sum(len(batch) for batch in group)
+        losses: list[Tensor] = []
         for batch in group:
             batch = batch.to(self.device, non_blocking=True, channels_last=settings.channels_last)
             with self._autocast():
                 loss, _ = self.task.loss(self.model, batch)
             self.scaler.scale(loss if len(group) == 1 else loss * (len(batch) / samples)).backward()
-            self._unread.append((loss.detach(), len(batch)))
+            losses.append(loss.detach())
+            self._unread.append((losses[-1], len(batch)))
             self._last_batch = batch
         if self.device.type != "cuda" or len(self._unread) >= 16:
             self._read_losses()
@@ -208,6 +220,8 @@ class Trainer:
             norm = float(clip_gradients(self._parameters, settings.clip_norm))
             if not math.isfinite(norm) and not self.scaler.is_enabled():  # a loss scale that is too large is normal
                 self._diverged(f"the gradient norm is {norm}", self._first_bad_gradient())
+        if self.watch is not None:
+            self.watch.before_update(losses, norm, waited_s)
         self.scaler.step(self.optimizer)
         self.scaler.update()
         if self.ema is not None:

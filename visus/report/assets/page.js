@@ -11,7 +11,7 @@
     tip.hidden = false;
     const box = tip.getBoundingClientRect();
     const left = x + 14 + box.width > document.documentElement.clientWidth ? x - box.width - 14 : x + 14;
-    tip.style.left = Math.max(4, left) + window.scrollX + "px";
+    tip.style.left = Math.max(4, Math.min(left, document.documentElement.clientWidth - box.width - 4)) + window.scrollX + "px";
     tip.style.top = Math.max(4, y - box.height - 10) + window.scrollY + "px";
   }
 
@@ -37,6 +37,19 @@
     for (const key in attributes) node.setAttribute(key, attributes[key]);
     svg.append(node);
     return node;
+  }
+
+  function keys(svg, hide, move, more) {
+    const moves = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ...more };
+    svg.addEventListener("pointerleave", hide);
+    svg.addEventListener("blur", hide);
+    svg.setAttribute("tabindex", "0");
+    svg.addEventListener("keydown", (event) => {
+      if (!moves[event.key]) return;
+      event.preventDefault();
+      move(...moves[event.key]);
+    });
+    tip.setAttribute("aria-live", "polite");
   }
 
   function lines(svg, chart) {
@@ -77,17 +90,10 @@
         Math.abs(pixel(chart.x, value) - x) < Math.abs(pixel(chart.x, xs[best]) - x) ? k : best, 0);
       show();
     });
-    svg.addEventListener("pointerleave", hide);
-    svg.addEventListener("blur", hide);
-    svg.setAttribute("tabindex", "0");
-    svg.addEventListener("keydown", (event) => {
-      const move = { ArrowLeft: -1, ArrowRight: 1 }[event.key];
-      if (!move) return;
-      event.preventDefault();
-      at = Math.min(xs.length - 1, Math.max(0, at + move));
+    keys(svg, hide, (right) => {
+      at = Math.min(xs.length - 1, Math.max(0, at + right));
       show();
     });
-    tip.setAttribute("aria-live", "polite");
   }
 
   function heatmap(svg, chart) {
@@ -105,9 +111,46 @@
     svg.addEventListener("pointerleave", hideTip);
   }
 
+  function layers(svg, chart) {
+    const cursor = mark(svg, "rect", { class: "cursor", width: chart.width, height: chart.height, visibility: "hidden" });
+    let row = 0, column = chart.steps.length - 1;
+
+    function show() {
+      const x = chart.left + column * chart.width, y = chart.top + row * chart.height;
+      cursor.setAttribute("x", x - 0.5);
+      cursor.setAttribute("y", y - 0.5);
+      cursor.setAttribute("visibility", "visible");
+      const value = chart.values[row][column];
+      const place = toScreen(svg, x + chart.width, y);
+      showTip(chart.rows[row] + "\nstep " + chart.steps[column] + "\n" + chart.title + "  "
+        + (value === null ? "not measured" : value), place.x, place.y);
+    }
+
+    function hide() {
+      hideTip();
+      cursor.setAttribute("visibility", "hidden");
+    }
+
+    svg.addEventListener("pointermove", (event) => {
+      const point = toView(svg, event);
+      const i = Math.floor((point.y - chart.top) / chart.height);
+      const j = Math.floor((point.x - chart.left) / chart.width);
+      if (!(i in chart.rows) || !(j in chart.steps)) return hide();
+      row = i;
+      column = j;
+      show();
+    });
+    keys(svg, hide, (right, down) => {
+      row = Math.min(chart.rows.length - 1, Math.max(0, row + down));
+      column = Math.min(chart.steps.length - 1, Math.max(0, column + right));
+      svg.parentElement.scrollLeft = chart.left + (column + 1) * chart.width - svg.parentElement.clientWidth / 2;
+      show();
+    }, { ArrowUp: [0, -1], ArrowDown: [0, 1] });
+  }
+
   for (const svg of document.querySelectorAll("svg[data-chart]")) {
     const chart = data[svg.dataset.chart];
-    if (chart) (chart.counts ? heatmap : lines)(svg, chart);
+    if (chart) (chart.counts ? heatmap : chart.rows ? layers : lines)(svg, chart);
   }
 
   function value(row, column) {

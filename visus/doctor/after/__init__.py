@@ -1,0 +1,1 @@
+"""Diagnoses from the curves of a run."""

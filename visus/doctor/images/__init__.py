@@ -1,0 +1,1 @@
+"""Checks of the images and their labels, before there is a model."""
