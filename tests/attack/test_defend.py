@@ -219,8 +219,8 @@ def test_a_run_that_was_stopped_ends_with_the_same_bits(tmp_path, method):
     whole = room.train(tmp_path / "data.npz", values=values, out=tmp_path / "whole", progress=False)
     stop_at, step = 4, Trainer._step
 
-    def stopping(self, group):
-        result = step(self, group)
+    def stopping(self, group, waited_s):
+        result = step(self, group, waited_s)
         if self.position.step == stop_at:
             self.stop.request()
         return result

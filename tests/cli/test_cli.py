@@ -18,7 +18,8 @@ from PIL import Image
 from visus.cli.main import VERBS, main
 
 QUICK = ["--epochs", "1", "--quiet", "--set", "train.threads=1", "--set", "train.layout=contiguous",
-         "--set", "model.name=mlp", "--set", "data.image_size=8", "--set", "report.budget_s=0"]
+         "--set", "model.name=mlp", "--set", "data.image_size=8", "--set", "report.budget_s=0",
+         "--set", "doctor.before=false"]
 
 
 def picture(path: Path, level: int, side: int = 12) -> Path:
@@ -373,11 +374,11 @@ def interrupted_run(photos: Path, out: Path) -> Path:
 
     real, steps = trainer.Trainer._step, [0]
 
-    def step(self, group):
+    def step(self, group, waited_s):
         steps[0] += 1
         if steps[0] == 3:
             self.stop.request()
-        return real(self, group)
+        return real(self, group, waited_s)
 
     trainer.Trainer._step = step
     try:
@@ -488,7 +489,7 @@ def test_running_out_of_memory_names_batch_and_size(photos, tmp_path, monkeypatc
 
     from visus.train.trainer import Trainer
 
-    def step(self, group):
+    def step(self, group, waited_s):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 20.00 GiB")
 
     monkeypatch.setattr(Trainer, "_step", step)

@@ -18,7 +18,7 @@ from visus.core.record import MARKER, Finding, RunFolder
 from visus.data.loader import Loader
 from visus.data.samples import Samples
 from visus.doctor import Stage
-from visus.doctor.diagnosis import Diagnosis, checks, examine, ranked
+from visus.doctor.diagnosis import Diagnosis, checks, examine, ranked, run_checks
 from visus.doctor.history import History
 from visus.doctor.patient import Patient, as_patient, untouched
 from visus.doctor.thresholds import limit
@@ -44,6 +44,7 @@ DRAWN = 8  # images that are drawn again and again through the augmentation
 DRAWS = 6
 IMAGES_SHARE = 0.5  # of the time, for the checks of the images
 DEEP_S = 600.0
+AFTER_S = 60.0  # plenty: they read numbers
 STAGES: dict[Stage, str] = {"images": "Images and labels", "before": "Before training", "deep": "Controls that train",
                             "during": "While training", "after": "After training"}
 
@@ -109,7 +110,7 @@ def check_after(folder: RunFolder) -> list[Finding]:
     record = folder.read(FILE, {})
     if "checks" not in record:  # the page ranks with it
         folder.write(FILE, record | {"checks": _about_checks()})
-    return ranked(finding for entry in checks("after") for finding in entry.build(history))
+    return list(run_checks(checks("after"), lambda entry: entry.build(history), budget_s=AFTER_S).findings)
 
 
 def history_of(folder: RunFolder) -> History:
