@@ -38,7 +38,9 @@ def test_a_skipped_check_is_said_to_be_left_out(capsys):
 
 def test_a_run_is_looked_at_and_nothing_is_written_twice(run, capsys):
     assert main(["doctor", str(run)]) in (0, 1)
-    first = capsys.readouterr().out, (run / "findings.jsonl").read_text() if (run / "findings.jsonl").exists() else ""
+    out = capsys.readouterr().out
+    assert "14 checks in" in out
+    first = out, (run / "findings.jsonl").read_text() if (run / "findings.jsonl").exists() else ""
     main(["doctor", str(run)])
     again = (run / "findings.jsonl").read_text() if (run / "findings.jsonl").exists() else ""
     assert again == first[1] and (run / "report.html").exists()
@@ -69,6 +71,11 @@ def test_every_check_is_listed_with_its_rule(capsys):
 def test_a_wrong_call_ends_with_exit_code_2_and_a_remedy(words, said, capsys):
     assert main(["doctor", *words]) == 2
     assert said in capsys.readouterr().err
+
+
+def test_a_skipped_check_of_a_run_must_exist(run, capsys):
+    assert main(["doctor", str(run), "--skip", "overfiting"]) == 2
+    assert "overfitting" in capsys.readouterr().err
 
 
 def test_the_controls_are_not_of_a_finished_run(run, capsys):

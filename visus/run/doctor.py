@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -104,13 +105,13 @@ def check_before(folder: RunFolder, recipe: Recipe, parts: Parts, samples: Sampl
                         "checks": _about_checks()})
 
 
-def check_after(folder: RunFolder) -> list[Finding]:
-    """Diagnoses from the curves and the answers of a run, the likeliest cause first."""
+def check_after(folder: RunFolder, skip: Sequence[str] = ()) -> Diagnosis:
+    """Diagnoses from the curves and the answers of a run. skip: names of checks to leave out."""
     history = history_of(folder)
     record = folder.read(FILE, {})
     if "checks" not in record:  # the page ranks with it
         folder.write(FILE, record | {"checks": _about_checks()})
-    return list(run_checks(checks("after"), lambda entry: entry.build(history), budget_s=AFTER_S).findings)
+    return run_checks(checks("after"), lambda entry: entry.build(history), budget_s=AFTER_S, skip=skip)
 
 
 def history_of(folder: RunFolder) -> History:
@@ -133,17 +134,15 @@ def history_of(folder: RunFolder) -> History:
 def _look_at_run(folder: RunFolder, skip: Sequence[str]) -> Diagnosis:
     from visus.run.report import write_report
 
-    start = time.perf_counter()
     if not any(True for _ in folder.events()):
         raise RunError("has no log: no step was taken", where=folder.path, remedy="visus doctor RECIPE looks before")
     known = [finding for finding in folder.findings() if finding.check not in skip]
-    new = [finding for finding in check_after(folder) if finding.check not in skip]
-    for finding in new:
+    after = check_after(folder, skip)
+    for finding in after.findings:
         folder.find(finding)
     write_report(folder)
-    together = {(f.check, f.title, f.layer, f.step): f for f in (*known, *new)}
-    return Diagnosis(findings=tuple(ranked(together.values())), seconds={"after": time.perf_counter() - start},
-                     left_out=dict.fromkeys(skip, "as asked"))
+    together = {(f.check, f.title, f.layer, f.step): f for f in (*known, *after.findings)}
+    return replace(after, findings=tuple(ranked(together.values())))
 
 
 def _look_before(recipe: Recipe, parts: Parts, samples: Samples, splits: dict[str, np.ndarray],

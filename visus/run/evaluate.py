@@ -129,7 +129,7 @@ def finish_run(folder: RunFolder, recipe: Recipe, samples: Samples, splits: dict
     if recipe.report.budget_s > 0:
         add_trust(Subject(folder, load_model(folder.path), samples, splits, evaluations["test"], device,
                           time.monotonic() + recipe.report.budget_s, stop), recipe.report.budget_s, display)
-    for finding in check_after(folder):
+    for finding in check_after(folder).findings:
         folder.find(finding)
         display.finding(finding)
     report = write_report(folder)
