@@ -10,6 +10,7 @@ authors' code does so for a batch).
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -50,6 +51,20 @@ class Constants:
         self.value = self.high.clamp(max=1e10)
 
 
+def over_constants(images: Tensor, searches: int, initial: float,
+                   search: Callable[[Ledger, Tensor, Tensor], Tensor]) -> Attacked:
+    """Several searches with constants that are learnt. search(ledger, constants [B], distances of the best [B]) ->
+    which samples succeeded, bool [B]."""
+    ledger = Ledger(images)
+    best = torch.full((len(images),), float("inf"), dtype=images.dtype, device=images.device)
+    constants = Constants(best, initial)
+    for number in range(searches if len(images) else 0):
+        if number == searches - 1 and searches >= 10:
+            constants.last()
+        constants.learn(search(ledger, constants.value, best))
+    return ledger.result()
+
+
 def hinge(logits: Tensor, labels: Tensor, targets: Tensor | None, confidence: float) -> tuple[Tensor, Tensor]:
     """(max(confidence - margin, 0) [B], whether the margin is above confidence)."""
     gap = margin(logits, labels, targets)
@@ -87,14 +102,9 @@ class CarliniWagner:
     def __call__(self, classifier: Classifier, images: Tensor, labels: Tensor, *, targets: Tensor | None = None,
                  generator: Generator | None = None) -> Attacked:
         checked(self, images, labels, targets)
-        ledger = Ledger(images)
-        best = torch.full((len(images),), float("inf"), dtype=images.dtype, device=images.device)
-        constants = Constants(best, self.initial_constant)
-        for number in range(self.searches if len(images) else 0):
-            if number == self.searches - 1 and self.searches >= 10:
-                constants.last()
-            constants.learn(self._search(classifier, ledger, labels, targets, constants.value, best))
-        return ledger.result()
+        return over_constants(images, self.searches, self.initial_constant,
+                              lambda ledger, constants, best: self._search(classifier, ledger, labels, targets,
+                                                                           constants, best))
 
     def _search(self, classifier: Classifier, ledger: Ledger, labels: Tensor, targets: Tensor | None,
                 constants: Tensor, best: Tensor) -> Tensor:

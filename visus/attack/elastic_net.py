@@ -16,7 +16,7 @@ from torch import Generator, Tensor
 
 from visus import attack
 from visus.attack.attack import Attacked, Classifier, Ledger, Norm, Sees, check_number, checked, lengths, remaining
-from visus.attack.carlini_wagner import Constants, hinge, patience
+from visus.attack.carlini_wagner import hinge, over_constants, patience
 from visus.core.validate import boolean, one_of, positive, require
 
 
@@ -54,14 +54,9 @@ class ElasticNet:
     def __call__(self, classifier: Classifier, images: Tensor, labels: Tensor, *, targets: Tensor | None = None,
                  generator: Generator | None = None) -> Attacked:
         checked(self, images, labels, targets)
-        ledger = Ledger(images)
-        best = torch.full((len(images),), float("inf"), dtype=images.dtype, device=images.device)
-        constants = Constants(best, self.initial_constant)
-        for number in range(self.searches if len(images) else 0):
-            if number == self.searches - 1 and self.searches >= 10:
-                constants.last()
-            constants.learn(self._search(classifier, ledger, labels, targets, constants.value, best))
-        return ledger.result()
+        return over_constants(images, self.searches, self.initial_constant,
+                              lambda ledger, constants, best: self._search(classifier, ledger, labels, targets,
+                                                                           constants, best))
 
     def _search(self, classifier: Classifier, ledger: Ledger, labels: Tensor, targets: Tensor | None,
                 constants: Tensor, best: Tensor) -> Tensor:
