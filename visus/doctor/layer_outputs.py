@@ -13,13 +13,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from visus.doctor.recording import SIGMOID_END, TANH_END
+
 WEIGHTED = (nn.Linear, nn.modules.conv._ConvNd, nn.RNNBase)
 SAMPLES = 16  # of a batch: enough for a mean and a spread
 SEEN = 64  # of a batch: for units that never answer
 ENOUGH = 512  # a unit is dead when it gave nothing in so many samples (reliability.md, D5)
 POSITIONS = 8  # positions of a map count as so many samples at the most: neighbours tell the same
 FAR = 40  # nodes of the graph that are passed on the way to the layer before
-TANH_END, SIGMOID_END = 0.97, 0.03  # reliability.md, D5b
 
 # nodes between an activation and the layer that reads it; the second set keeps the values themselves
 POOLS = ("MaxPool", "AvgPool", "AdaptiveAvgPool", "MkldnnMaxPool", "Mean", "NativeDropout", "Mul", "Amax", "Div")

@@ -36,7 +36,7 @@ from torch import Tensor, nn
 
 from visus.core.record import Finding
 from visus.doctor import registry
-from visus.doctor.diagnosis import Diagnosis, checks, ranked
+from visus.doctor.diagnosis import Diagnosis, checks, ranked, run_checks
 from visus.doctor.history import History
 from visus.doctor.layer_outputs import OutputStatistics
 from visus.doctor.look import LayerLook, Look
@@ -147,18 +147,13 @@ class Watcher:
     def diagnosis(self, **known: Any) -> Diagnosis:
         """What was found while training, and what its curves say. known: fields of `History`."""
         history = self.history(**known)
-        found, left_out = list(self._found.values()), dict[str, str]()
+        after = run_checks(checks("after"), lambda entry: entry.build(history), budget_s=math.inf)
         seconds = dict.fromkeys((name for name, _ in self._rules), self.spent_s / max(1, len(self._rules)))
-        for entry in checks("after"):
-            start = time.perf_counter()
-            try:
-                found += entry.build(history)
-            except (RuntimeError, ValueError, TypeError, IndexError, KeyError, ArithmeticError) as error:
-                left_out[entry.name] = f"{type(error).__name__}: {error}"
-            seconds[entry.name] = time.perf_counter() - start
+        left_out = dict(after.left_out)
         if self.failed is not None:
             left_out["watcher"] = f"stopped at step {self.step}: {self.failed}"
-        return Diagnosis(findings=tuple(ranked(found)), seconds=seconds, left_out=left_out)
+        return Diagnosis(findings=tuple(ranked([*self._found.values(), *after.findings])),
+                         seconds=seconds | dict(after.seconds), left_out=left_out)
 
     def to_rows(self) -> list[dict[str, Any]]:
         """The full looks as plain values, one row each, for a .jsonl: None where nothing was measured."""

@@ -18,6 +18,7 @@ from visus.core.preprocessing import Preprocessing
 from visus.core.record import MARKER, Finding, RunFolder
 from visus.data.loader import Loader
 from visus.data.samples import Samples
+from visus.data.transforms import build_augmentation
 from visus.doctor import Stage
 from visus.doctor.diagnosis import Diagnosis, checks, examine, ranked, run_checks
 from visus.doctor.history import History
@@ -235,9 +236,8 @@ def _drawn(recipe: Recipe, samples: Samples, train: np.ndarray, preprocessing: P
         return None
     chosen = np.sort(train[np.linspace(0, len(train) - 1, min(DRAWN, len(train))).astype(np.int64)])
     plain = Loader(samples, chosen, preprocessing, batch_size=len(chosen))
-    loader = build_loader(recipe, samples, chosen, preprocessing, training=True, device=device, cache=None)
-    loader = Loader(samples, chosen, preprocessing, augmentation=loader.augmentation, batch_size=len(chosen),
-                    seed=recipe.train.seed)
+    loader = Loader(samples, chosen, preprocessing, augmentation=build_augmentation(list(recipe.augmentation)),
+                    batch_size=len(chosen), seed=recipe.train.seed)
     drawn = [next(iter(plain.epoch(0))).images, *(next(iter(loader.epoch(epoch))).images for epoch in range(DRAWS))]
     return torch.stack(drawn, 1).to(device)
 
