@@ -29,13 +29,19 @@ def open_samples(path: str | Path, format: str = "auto", *, image_column: str | 
         entry = data_formats.get(format)
         if not os.path.lexists(text) and not entry.build.recognises(text):
             raise _no_such_path(text)
-        return check_classes(entry.build.read(text, options), text)
+        return _checked(entry.build.read(text, options), text)
     for entry in sorted(data_formats.entries(), key=lambda entry: entry.about.get("last_resort", False)):
         if entry.build.recognises(text):
-            return check_classes(entry.build.read(text, options), text)
+            return _checked(entry.build.read(text, options), text)
     if not os.path.exists(text):
         raise _no_such_path(text)
     raise DataError("is not data of a known format", where=text, remedy=_remedy(text))
+
+
+def _checked(samples: Samples, where: str) -> Samples:
+    """One class is enough to find objects or regions of; a classifier asks again when it is trained."""
+    marked = any(part is not None for part in (samples.objects, samples.label_maps, samples.captions))
+    return samples if marked and len(samples) else check_classes(samples, where)
 
 
 def _no_such_path(text: str) -> DataError:

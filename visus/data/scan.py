@@ -11,7 +11,6 @@ from dataclasses import dataclass
 import numpy as np
 
 from visus.core.errors import DataError, ImageError
-from visus.core.images import read_header, read_image
 from visus.data.samples import Samples, counted, listed
 
 _CHUNK = 256
@@ -57,8 +56,8 @@ def survey_images(samples: Samples, progress: Callable[[int], object] | None = N
     def look(i: int) -> tuple[str, ...] | BadImage:
         try:
             if decode:
-                return read_image(samples.path(i), name=samples.source(i)).notes
-            read_header(samples.path(i), name=samples.source(i))
+                return samples.decoded(i).notes
+            samples.header(i)
             return ()
         except ImageError as error:
             return BadImage(i, samples.source(i), error.problem, error.remedy)

@@ -72,7 +72,7 @@ def image_set(samples: Samples, splits: Mapping[str, np.ndarray], *, seconds: fl
     return ImageSet(
         read=samples.read, labels=labels, split=split, classes=samples.classes, sizes=sizes, groups=samples.groups,
         sources=samples.paths or tuple(samples.source(i) for i in range(len(samples))), seconds=seconds,
-        about=None if samples.in_memory else lambda i: file_facts(samples.path(i)))
+        about=None if samples.in_memory or samples.encoded is not None else lambda i: file_facts(samples.path(i)))
 
 
 def examine_images(images: ImageSet, *, budget_s: float = 20.0, skip: Sequence[str] = (),

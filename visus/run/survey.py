@@ -10,10 +10,10 @@ from typing import Any
 import numpy as np
 import torch
 
-from visus.core.errors import RecipeError
+from visus.core.errors import DataError, RecipeError
 from visus.core.record import Finding, RunFolder
 from visus.data.opening import open_samples
-from visus.data.samples import Samples
+from visus.data.samples import Samples, check_classes
 from visus.data.scan import handle_bad_images, survey_images
 from visus.data.split import split_samples
 from visus.run.choose import Facts
@@ -24,8 +24,18 @@ LISTED = 10
 
 
 def open_named(data: Data, kept_columns: tuple[str, ...] = ()) -> Samples:
-    """The samples that the recipe names, with its class names in the place of numbers. kept_columns: of a table."""
+    """The samples that the recipe names, with its class names in the place of numbers. kept_columns: of a table.
+
+    Raises DataError where they hold nothing that a classifier could learn.
+    """
     samples = open_samples(str(data.path), format=data.format, kept_columns=kept_columns)
+    if samples.label_maps is not None and not samples.targets.any():
+        raise DataError("holds label maps, which no classifier learns from", where=data.path,
+                        remedy="Look at it with: visus data show; segmentation is not trained yet")
+    if samples.objects is not None or samples.label_maps is not None:
+        samples = replace(samples, notes=(*samples.notes, "trained to say which classes appear in an image; where they "
+                                          "are is not learnt"))
+    check_classes(samples, data.path)
     if data.class_names is None:
         return samples
     if len(set(data.class_names)) != len(samples.classes):
