@@ -16,7 +16,7 @@ from visus.core.preprocessing import Preprocessing
 from visus.losses.classification import get_loss
 from visus.run.build import build_task
 from visus.run.choose import Facts, choose
-from visus.run.defend import Ascent, Free, Hardened, Replayed, Trades, make_defence
+from visus.run.defend import Ascent, DoubleBackprop, Free, Hardened, Replayed, Trades, make_defence
 from visus.run.recipe import Recipe
 from visus.tasks.classification import Classification
 
@@ -152,6 +152,55 @@ def test_replayed_batches_start_where_they_stopped():
     source = Replayed(Source(), 2)
     assert len(source) == 6 and list(source.epoch(1)) == [10, 10, 11, 11, 12, 12]
     assert list(source.epoch(1, 3)) == [11, 12, 12] and list(source.epoch(1, 6)) == []
+
+
+def test_double_backpropagation_adds_half_the_squared_slope_of_each_image():
+    """Against finite differences of the loss at the pixels, and of its slope at the weights."""
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(12, 8), torch.nn.Tanh(),
+                                torch.nn.Linear(8, 4)).double().train()
+    images = torch.rand(3, 3, 2, 2, dtype=torch.float64)
+    labels, weight = torch.tensor([0, 3, 1]), model[1].weight
+    part = ImageBatch(images, labels, torch.arange(3))
+
+    def plain(asked, given):
+        logits = asked(given.images)
+        return torch.nn.functional.cross_entropy(logits, given.targets), logits.detach()
+
+    def priced() -> float:
+        """The sum of squared central differences at every pixel of every image."""
+        total = 0.0
+        for n in range(3):
+            for place in range(12):
+                moved = torch.zeros(12, dtype=torch.float64)
+                moved[place] = 1e-5
+                ends = [torch.nn.functional.cross_entropy(model(images[n:n + 1] + sign * moved.view(1, 3, 2, 2)),
+                                                          labels[n:n + 1]).item() for sign in (1, -1)]
+                total += ((ends[0] - ends[1]) / 2e-5) ** 2
+        return plain(model, part)[0].item() + 0.7 / 2 * total / 3
+
+    value, logits = DoubleBackprop(beta=0.7)(plain, model, part)
+    assert value.item() == pytest.approx(priced(), abs=1e-6) and torch.equal(logits, model(images).detach())
+    (slope,) = torch.autograd.grad(value, weight)
+    with torch.no_grad():
+        weight[2, 5] += 1e-4
+        above = priced()
+        weight[2, 5] -= 2e-4
+        below = priced()
+    assert slope[2, 5].item() == pytest.approx((above - below) / 2e-4, rel=1e-3)
+
+
+def test_double_backpropagation_makes_the_answers_depend_less_on_each_pixel():
+    """The slope of the gap between the first and the second answer, at images that both nets answer rightly."""
+    part, lengths = batch(64, seed=9), {}
+    for name, recipe in (("plain", Recipe()), ("priced", resolved("double_backprop", beta=0.3))):
+        model = trained(recipe)
+        images = part.images.clone().requires_grad_()
+        first, second = model(images).topk(2, 1).values.T
+        (first - second).sum().backward()
+        lengths[name] = float(images.grad.flatten(1).norm(dim=1).mean())
+        assert (model(part.images).argmax(1) == part.targets).all()
+    assert lengths["priced"] < 0.7 * lengths["plain"], lengths
 
 
 def test_the_choices_are_those_of_the_papers():

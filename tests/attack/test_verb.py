@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +14,11 @@ from PIL import Image
 
 import visus
 from tests.attack.small import stripes
+from visus.attack.corruptions import corrupt
 from visus.cli.main import main
 from visus.core.errors import UserError
+from visus.data.loader import Loader
+from visus.data.opening import open_samples
 from visus.report.attack import AttackView, Pair, curve_svg, render_attack, sheet
 from visus.run.attack import eps_text, make_attack, number_of
 from visus.run.bundle import load_model
@@ -121,6 +125,48 @@ def test_wrong_inputs_end_with_a_remedy(run, tmp_path, monkeypatch, capsys, word
     message = capsys.readouterr().err
     assert expected in message and "Traceback" not in message
     assert not list(tmp_path.iterdir()), "nothing is written"
+
+
+def test_what_fools_one_model_is_shown_to_the_other(run, pictures, tmp_path, capsys):
+    twin = tmp_path / "twin"
+    shutil.copytree(run, twin)
+    assert main(["attack", str(run), str(pictures), "--transfer", str(twin), "--eps", "16/255", "--set", "steps=4",
+                 "--limit", "40", "--out", str(tmp_path / "out")]) == 0
+    said = capsys.readouterr().out
+    assert "100.0% of the images that fool one model by pgd fool another too" in said, "the twin is the same model"
+    found = json.loads((tmp_path / "out" / "transfer.json").read_text())
+    assert found["models"] == ["net", "twin"] and found["rows"][0][1]["hits"] == found["rows"][0][0]["hits"] > 0
+    assert main(["attack", str(run), str(pictures), "--transfer", str(tmp_path / "no"), "--out", "x"]) == 2
+
+
+def test_corruptions_are_counted_as_the_model_itself_answers(run, pictures, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert main(["attack", str(run), str(pictures), "--corruptions", "contrast,jpeg_compression", "--reference",
+                 str(run), "--out", str(out)]) == 0
+    said = capsys.readouterr().out
+    assert "mCE 100.0%" in said and "jpeg compression" in said
+    found = json.loads((out / "corruptions.json").read_text())
+    trained, samples = load_model(run), open_samples(pictures)
+    loader = Loader(samples, range(len(samples)), trained.preprocessing, batch_size=64)
+    images = torch.cat([batch.images for batch in loader.epoch(0)])
+    with torch.no_grad():
+        changed = torch.cat([corrupt(part, "contrast", 3) for part in images.split(128)])
+        wrong = (trained.model.eval()(trained.preprocessing.normalise(changed)).argmax(1).numpy() != samples.targets)
+    assert found["errors"]["contrast"][2] == pytest.approx(wrong.mean()), "contrast draws no random number"
+    with Image.open(out / "corruptions.png") as sheet:
+        assert sheet.height == 22 + 2 * 76
+    assert main(["attack", str(run), str(pictures), "--corruptions", "contrats", "--out", str(out)]) == 2
+    assert "contrast" in capsys.readouterr().err
+
+
+def test_signs_of_a_hidden_gradient_are_looked_for(run, pictures, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert main(["attack", str(run), str(pictures), "--masking", "--limit", "24", "--eps", "16/255", "--out", str(out),
+                 "--json"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert found == json.loads((out / "masking.json").read_text()) and found["images"] > 0
+    assert {"one step", "Square", "unbounded", "random search"} <= set(found["success"])
+    assert main(["attack", str(run), "--masking", "--set", "steps=4"]) == 2
 
 
 def test_all_attacks_are_listed(capsys):

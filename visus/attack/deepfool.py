@@ -37,7 +37,7 @@ from visus.attack.attack import (
 )
 from visus.core.validate import positive
 
-SLACK = 2.0
+SLACK = 4.0
 LEAST = {"l2": 1e-4, "linf": 1e-5}  # added to every step: at the boundary itself a step would be nothing
 DUAL = {"l2": "l2", "linf": "l1"}
 

@@ -6,6 +6,9 @@
   visus attack runs/photos-1 --method deepfool               the smallest change; --norm linf
   visus attack runs/photos-1 --method pgd --norm l2 --eps 0.5 --set restarts=5 --set steps=40
   visus attack runs/photos-1 --method carlini_wagner --target cat --limit 100
+  visus attack runs/photos-1 --transfer runs/photos-2        does what fools one model fool the other
+  visus attack runs/photos-1 --corruptions                   accuracy under 15 corruptions, severities 1 to 5
+  visus attack runs/photos-1 --masking                       can the gradients, and so the attacks, be trusted
 
 Images are changed in [0, 1], before the model's normalisation; the model is never altered. A robust accuracy is an
 upper bound: a stronger attack (more steps, restarts, another method) can only lower it. `--method list` names all
@@ -24,6 +27,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--norm", metavar="NORM", help="linf, l2, l1 or l0; default: the attack's own")
     parser.add_argument("--target", metavar="CLASS", help="the class that the model is to answer; default: any other")
     parser.add_argument("--curve", nargs="?", const="", metavar="E,E,...", help="robust accuracy at several distances")
+    instead = parser.add_mutually_exclusive_group()
+    instead.add_argument("--transfer", nargs="+", metavar="RUN", help="attack each of these runs too, and show every "
+                         "model what fools another")
+    instead.add_argument("--corruptions", nargs="?", const="", metavar="KIND,...", help="in place of an attack: noise, "
+                         "blur, weather, compression (default: all 15)")
+    instead.add_argument("--masking", action="store_true", help="in place of an attack: signs of a hidden gradient")
+    parser.add_argument("--reference", metavar="RUN", help="--corruptions: the run that the mCE is measured by")
     parser.add_argument("--set", action="append", default=[], metavar="A=B", dest="assignments",
                         help="any option of the attack: --set steps=40")
     parser.add_argument("--split", default="test", metavar="NAME", help="without PATH: train, val or test (default)")
@@ -43,6 +53,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     from rich.console import Console
 
+    from visus.core.errors import UserError
     from visus.core.validate import positive
     from visus.run.attack import LIMIT, attack, free_folder, number_rows, registry, sentence
     from visus.run.display import metrics_table
@@ -53,6 +64,10 @@ def run(arguments: argparse.Namespace) -> int:
             print(f"{entry.name:<18} {entry.about['summary']}")
         return 0
     positive(batch_size=arguments.batch_size)
+    if arguments.reference is not None and arguments.corruptions is None:
+        raise UserError("is for --corruptions", where=f"--reference={arguments.reference}", remedy="Leave it out")
+    if arguments.transfer or arguments.masking or arguments.corruptions is not None:
+        return _measure(arguments)
     curve: bool | list[str] = arguments.curve is not None
     if arguments.curve:
         curve = arguments.curve.split(",")
@@ -72,4 +87,54 @@ def run(arguments: argparse.Namespace) -> int:
     Console(highlight=False).print(metrics_table(f"{made.clean.count:,} images ({made.split})", number_rows(made)))
     page, *others = made.files
     print(f"{page} and {len(others)} file{'s' if len(others) != 1 else ''} beside it")
+    return 0
+
+
+def _measure(arguments: argparse.Namespace) -> int:
+    import json
+
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    from visus.core.errors import UserError
+    from visus.run.attack import free_folder
+    from visus.run.recipe import parse_assignments
+    from visus.run.robustness import corruptions, masking, transfer
+
+    if arguments.target is not None or arguments.curve is not None:
+        raise UserError("goes with an attack alone", where="--target" if arguments.target is not None else "--curve",
+                        remedy="Leave it out")
+    what = "transfer" if arguments.transfer else "masking" if arguments.masking else "corruptions"
+    if what != "transfer" and (arguments.assignments or arguments.norm or arguments.method != "pgd"):
+        raise UserError("takes no attack and no options of one", where=f"--{what}",
+                        remedy="Leave --method, --norm and --set out")
+    common = {"split": arguments.split, "seed": arguments.seed, "format": arguments.format,
+              "device": arguments.device, "out": arguments.out or free_folder(arguments.run, what)}
+    if arguments.limit is not None:
+        common["limit"] = arguments.limit
+    if what == "transfer":
+        made = transfer(arguments.run, arguments.transfer, arguments.path, arguments.method, eps=arguments.eps,
+                        norm=arguments.norm, batch_size=arguments.batch_size, **common,
+                        **parse_assignments(arguments.assignments))
+    elif what == "masking":
+        made = masking(arguments.run, arguments.path, **common,
+                       **({} if arguments.eps is None else {"eps": arguments.eps}))
+    else:
+        kinds = [kind for kind in arguments.corruptions.split(",") if kind]
+        made = corruptions(arguments.run, arguments.path, kinds, reference=arguments.reference,
+                           batch_size=arguments.batch_size, **common)
+    if arguments.json:
+        print(json.dumps(made.record, indent=2))
+        return 0
+    for note in made.notes:
+        print(f"note: {note}")
+    print(made.sentence)
+    table = Table(*(escape(column) for column in made.columns), box=None, pad_edge=False, header_style="bold")
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for row in made.rows:
+        table.add_row(*(escape(cell) for cell in row))
+    Console(highlight=False).print(table)
+    print(", ".join(str(file) for file in made.files))
     return 0

@@ -34,7 +34,7 @@ from visus.data.opening import open_samples
 from visus.deploy.frozen import frozen
 from visus.run.bundle import TrainedModel, load_model
 from visus.run.display import Display
-from visus.run.evaluate import _own_split, match_labels
+from visus.run.evaluate import match_labels, own_split
 from visus.run.recipe import Recipe
 
 LIMIT = 1000  # images, where no other limit is given
@@ -101,7 +101,7 @@ def attack(run: TrainedModel | str | os.PathLike[str], path: str | Path | None =
     natural(seed=seed, limit=0 if limit is None else limit)
     chosen = make_attack(method, eps=eps, norm=norm, **options)
     distances = None if curve is False else _distances(curve, getattr(chosen, "eps", eps), chosen.norm)
-    images, labels, indices, trained, notes = _subject(run, path, split, format, limit or None, seed)
+    images, labels, indices, trained, notes = subject_images(run, path, split, format, limit or None, seed)
     if target is not None and not chosen.targeted:
         raise UserError("this attack takes no target", where=f"method={method}",
                         remedy="Leave it out, or take fgsm, pgd or carlini_wagner")
@@ -225,9 +225,10 @@ def _distances(curve: bool | Sequence[float | str], eps: float | None, norm: str
     return values if values[:1] == [0.0] else [0.0, *values]
 
 
-def _subject(run: TrainedModel | str | os.PathLike[str], path: str | Path | None, split: str, format: str,
-             limit: int | None, seed: int) -> tuple[Tensor, Tensor, Tensor, TrainedModel, list[str]]:
-    """(images in [0, 1], labels, their positions in the split, the model, what was decided)."""
+def subject_images(run: TrainedModel | str | os.PathLike[str], path: str | Path | None, split: str, format: str,
+                   limit: int | None, seed: int) -> tuple[Tensor, Tensor, Tensor, TrainedModel, list[str]]:
+    """What an attack begins with: (images in [0, 1], labels, their positions in the split, the model, what was
+    decided)."""
     trained = run if isinstance(run, TrainedModel) else load_model(run)
     if trained.task != "classification":
         raise UserError("attacks ask for one class an image", where=f"{trained.name}, task={trained.task}",
@@ -236,7 +237,7 @@ def _subject(run: TrainedModel | str | os.PathLike[str], path: str | Path | None
         if isinstance(run, TrainedModel):
             raise UserError("no images given", where="path=None", remedy="Give labelled images, or a run's folder")
         folder = RunFolder.open(os.fspath(run))
-        samples, index = _own_split(folder, Recipe.load(folder.path / "recipe.yaml"), split)
+        samples, index = own_split(folder, Recipe.load(folder.path / "recipe.yaml"), split)
     else:
         samples = match_labels(open_samples(path, format), trained.labels, path)
         index = np.arange(len(samples))

@@ -6,6 +6,9 @@ several steps. `trades`: Zhang et al., Theoretically Principled Trade-off betwee
 arXiv:1901.08573, equation 5: the loss of the images as they are, and beta times the divergence between the answers
 there and at the images that move them most. `free`: Shafahi et al., Adversarial Training for Free!, NeurIPS 2019,
 arXiv:1904.12843, algorithm 1: a batch is seen several times, and one backward pass moves both weights and images.
+`double_backprop`: Drucker, Le Cun, Improving generalization performance using double backpropagation, IEEE Transactions
+on Neural Networks 3 (6), 1992, equations 1 to 3: half the squared length of the slope at the images is added to the
+loss, so that small changes of an image change the loss little.
 
 Images are in [0, 1], the normalisation inside what is attacked. While images are moved the model is asked in eval mode
 (a choice on which the papers differ), of a copy with folded norms where there are several steps: its running
@@ -119,6 +122,20 @@ def _divergence(probs: Tensor, logits: Tensor) -> Tensor:
     return F.kl_div(logits.float().log_softmax(1), probs, reduction="batchmean")
 
 
+@dataclass(frozen=True, kw_only=True)
+class DoubleBackprop:
+    """The plain loss, and beta / 2 times the mean over the batch of |slope of the sample's loss at its pixels|^2. Of a
+    net with batch norm the slope of one sample runs through the others too."""
+
+    beta: float
+
+    def __call__(self, plain: TrainingLoss, model: nn.Module, batch: ImageBatch) -> tuple[Tensor, Tensor]:
+        images = batch.images.detach().requires_grad_()
+        value, logits = plain(model, replace(batch, images=images))
+        (slope,) = torch.autograd.grad(value * len(batch), images, create_graph=True)  # value is a mean
+        return value + self.beta / 2 * slope.float().flatten(1).square().sum(1).mean(), logits
+
+
 class Free:
     """One backward pass gives the slope of the weights and that of the images, which moves what is added to the next
     images: to the same ones again while a batch is repeated, and it is carried on to the next batch."""
@@ -178,11 +195,13 @@ def replays(recipe: Recipe) -> int:
 
 
 def make_defence(recipe: Recipe, preprocessing: Preprocessing,
-                 loss_function: Loss) -> Hardened | Trades | Free | None:
+                 loss_function: Loss) -> Hardened | Trades | DoubleBackprop | Free | None:
     """recipe: resolved. None where nothing is defended."""
     defend = recipe.defend
     if defend.method == "none":
         return None
+    if defend.method == "double_backprop":
+        return DoubleBackprop(beta=defend.beta)
     eps, step_size = float(defend.eps), float(defend.step_size)
     if defend.method == "free":
         return Free(eps, step_size)
@@ -197,6 +216,10 @@ def choose_defence(recipe: Recipe, channels: int, loss: str, values: dict[str, A
     """Fills the `auto` of recipe.defend into values. Raises RecipeError for fields that contradict each other."""
     defend = recipe.defend
     if defend.method == "none":
+        return
+    if defend.method == "double_backprop":
+        reasons.append(f"defended by double backpropagation: the squared slope at the images costs {defend.beta:g} / 2 "
+                       "of its mean, about twice the work")
         return
     if defend.method in ("fgsm", "free") and defend.norm != "linf":
         raise RecipeError(f"{defend.method} moves by the sign of the slope, within linf",

@@ -108,7 +108,7 @@ def finish_run(folder: RunFolder, recipe: Recipe, samples: Samples, splits: dict
             except StopIteration:
                 raise stop.interrupted(True, folder.path) from None
         evaluations[split] = _measure(task, predictions, samples, folder, preprocessing, split)
-        _save_predictions(folder.path / "evaluation" / f"{split}.npz", predictions)
+        save_predictions(folder.path / "evaluation" / f"{split}.npz", predictions)
     with display.steps("evaluate train", None):
         _measure_train(folder, recipe, samples, splits, preprocessing, model, task, device, position, stop)
     with display.steps("baselines", None):
@@ -156,7 +156,7 @@ def evaluate(run: str | os.PathLike[str], path: str | Path | None = None, *, spl
     where = pick_device(device)
     task = build_task(recipe, trained.preprocessing)
     if path is None:
-        samples, index = _own_split(folder, recipe, split)
+        samples, index = own_split(folder, recipe, split)
     else:
         samples = match_labels(open_samples(path, format), trained.labels, path)
         index = np.arange(len(samples))
@@ -203,7 +203,8 @@ def own_splits(folder: RunFolder, recipe: Recipe,
     return samples, splits
 
 
-def _own_split(folder: RunFolder, recipe: Recipe, split: str) -> tuple[Samples, np.ndarray]:
+def own_split(folder: RunFolder, recipe: Recipe, split: str) -> tuple[Samples, np.ndarray]:
+    """The run's samples, and the positions of those in `split`. Raises as `own_splits`, and for an unknown split."""
     if split not in SPLITS:
         raise UserError("there is no such split", where=f"split={split!r}", remedy=did_you_mean(split, SPLITS))
     samples, splits = own_splits(folder, recipe)
@@ -239,7 +240,8 @@ def _measure_train(folder: RunFolder, recipe: Recipe, samples: Samples, splits: 
                **{f"clean_train_{task.headline}": task.headline_value(predictions)})
 
 
-def _save_predictions(path: Path, predictions: ClassPredictions) -> None:
+def save_predictions(path: Path, predictions: ClassPredictions) -> None:
+    """probs, targets and index as an .npz, in one step."""
     with atomic(path) as file:
         np.savez_compressed(file, probs=predictions.probs.cpu().numpy(), targets=predictions.targets.cpu().numpy(),
                             index=predictions.index.cpu().numpy())

@@ -67,13 +67,15 @@ class Mix(Section):
 
 
 class Defend(Section):
-    method: Literal["none", "fgsm", "pgd", "free", "trades"] = Field(
-        "none", description="Adversarial training: fgsm (one step, random start), pgd, free (replayed batches), trades")
+    method: Literal["none", "fgsm", "pgd", "free", "trades", "double_backprop"] = Field(
+        "none", description="Adversarial training: fgsm (one step, random start), pgd, free (replayed batches), "
+        "trades; double_backprop: a price on the slope at the images")
     norm: Literal["linf", "l2"] = Field("linf", description="How far images are moved is measured in")
     eps: Auto | Positive = Field("auto", description="How far, of pixels in [0, 1]; auto: 8/255 in colour, 0.1 in grey")
     steps: Auto | Count = Field("auto", description="pgd, trades: steps of the attack; free: replays of each batch")
     step_size: Auto | Positive = Field("auto", description="Length of a step; auto: eps / 4, or what crosses the ball")
-    beta: Positive = Field(6.0, description="trades: weight of the divergence between clean and moved images")
+    beta: Positive = Field(6.0, description="trades: weight of the divergence between clean and moved images; "
+                           "double_backprop: of the squared slope")
 
 
 class Loss(Section):
