@@ -32,7 +32,8 @@ def render_comparison(record: dict[str, Any]) -> str:
         policy=policy(style, ""), style=Markup(style), version=__version__, runs=_runs(runs),
         settings=rows(record.get("settings")), metrics=_metrics(record), tests=_tests(record, runs),
         pairs=_pairs(record, runs), refused=optional_text(record.get("refused")), sentence=_sentence(record, runs),
-        level=f"{number(record.get('level')) or 0.05:g}", curves=_curves(record), classes=_classes(record),
+        level=f"{number(record.get('level')) or 0.05:g}", curves=_curves(record),
+        robustness=_robustness(record), classes=_classes(record),
         command=shell_command(texts(record.get("command"))))
 
 
@@ -158,7 +159,24 @@ def _curves(record: dict[str, Any]) -> list[dict[str, Any]]:
     return charts
 
 
-def overlay(title: str, lines: Sequence[Sequence[tuple[float, float]]], *, percentage: bool = False) -> Markup:
+def _robustness(record: dict[str, Any]) -> dict[str, Any] | None:
+    """Accuracy under attack by distance, the runs in one chart; linf in grey levels."""
+    found = mapping(record.get("robustness"))
+    unit = 255 if found.get("norm") == "linf" else 1
+    lines = [[(unit * x, y) for point in line if isinstance(point, list) and len(point) == 2
+              and (x := number(point[0])) is not None and (y := number(point[1])) is not None]
+             for line in found.get("runs") or [] if isinstance(line, list)]
+    if not any(lines):
+        return None
+    attack, counts = str(found.get("attack")), [str(n) for n in found.get("counts") or [] if isinstance(n, int)]
+    return {"sentence": f"Accuracy on {' and '.join(dict.fromkeys(counts))} test images when each may be moved so far by {attack}, as "
+                        "the reports measured it: no model is better than its curve, and may be worse.",
+            "svg": overlay(f"Accuracy by distance, {attack}", lines, percentage=True,
+                           x_label=f"{found.get('norm')} distance" + (" in 255ths" if unit == 255 else ""))}
+
+
+def overlay(title: str, lines: Sequence[Sequence[tuple[float, float]]], *, percentage: bool = False,
+            x_label: str = "epoch") -> Markup:
     """A line for each run over the epochs, in its colour and dash. lines: (epoch, value), for at most eight runs."""
     xs, ys = [x for line in lines for x, _ in line], [y for line in lines for _, y in line]
     x_axis = Axis(min(xs), max(xs) if max(xs) > min(xs) else min(xs) + 1, _LEFT, _RIGHT)
@@ -176,7 +194,7 @@ def overlay(title: str, lines: Sequence[Sequence[tuple[float, float]]], *, perce
     for value in x_axis.ticks(6, whole=x_axis.high - x_axis.low >= 1):
         parts.append(tag("text", axis_number(value), class_="tick middle", x=x_axis(value), y=_BOTTOM + 18))
     parts += [tag("line", class_="axis", x1=_LEFT, x2=_RIGHT, y1=_BOTTOM, y2=_BOTTOM),
-              tag("text", "epoch", class_="tick middle", x=(_LEFT + _RIGHT) / 2, y=_BOTTOM + 36)]
+              tag("text", x_label, class_="tick middle", x=(_LEFT + _RIGHT) / 2, y=_BOTTOM + 36)]
     for k, line in enumerate(lines):
         points = thin([(x, y) for x, y in line if not y_axis.log or y > 0])
         if not points:

@@ -17,6 +17,8 @@ TITLES = {"calibration": "Calibration in detail", "explanations": "What it looke
           "robustness": "How easily it breaks", "embedding": "The images as the model sees them"}
 MEASURES = {"accuracy": "Accuracy", "nll": "Negative log-likelihood", "brier": "Brier score", "ece": "ECE",
             "adaptive_ece": "Adaptive ECE", "classwise_ece": "Classwise ECE"}
+GAPS = {"accuracy_gap": "accuracy", "selection_gap": "how often a class is answered", "recall_gap": "recall of a class"}
+AVERAGED = {"accuracy": "accuracy", "nll": "NLL", "brier": "Brier", "ece": "ECE"}
 SCORES = {"max_softmax": "largest probability", "max_logit": "largest logit", "energy": "energy",
           "mahalanobis": "Mahalanobis", "knn": "nearest neighbours"}
 
@@ -75,6 +77,18 @@ def _calibrated(run: RunFolder, record: dict[str, Any]) -> dict[str, Any] | None
         tables.append({"title": f"By {groups.get('column')}", "columns": ["", "images", "accuracy", "95 % interval"],
                        "rows": [[str(row.get("group") or ""), formatting.integer(row.get("count")),
                                  _percent(row.get("accuracy")), _interval(row)] for row in rows(groups.get("rows"))]})
+    gaps = [[words, _percent(gap.get("value")), _interval(gap)]
+            for key, words in GAPS.items() if (gap := mapping(groups.get(key)))]
+    if gaps:
+        tables.append({"title": f"Largest gaps by {groups.get('column')}", "columns": ["", "gap", "95 % interval"],
+                       "rows": gaps})
+    for key, title in (("ensemble", "Several runs averaged"), ("dropout", "Dropout left on, passes averaged")):
+        averaged = mapping(record.get(key))
+        if rows(averaged.get("rows")):
+            tables.append({"title": title, "columns": ["", *AVERAGED.values()], "rows": [
+                [formatting.shorten(str(row.get("name") or ""), 40),
+                 *(formatting.metric_text(name, number(row.get(name))) for name in AVERAGED)]
+                for row in rows(averaged.get("rows"))]})
     charts_of = reliability_charts(record)
     command = texts(record.get("command")) or ["visus", "calibrate", str(run.path)]
     return {"sentence": optional_text(mapping(record.get("choice")).get("sentence")) or "", "tables": tables,

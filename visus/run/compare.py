@@ -65,6 +65,7 @@ def compare(runs: Sequence[str | os.PathLike[str]], *, out: str | Path | None = 
         "runs": [{"name": name, "path": str(folder.path), **_about(one)}
                  for name, folder, one in zip(names, folders, contents, strict=True)],
         "settings": _differing(contents), "metrics": _metrics(measured), "curves": _curves(contents),
+        "robustness": _robustness(folders),
         "refused": _refusal(folders, names, tasks), "tests": [], "classes": _classes(measured)}
     if record["refused"] is None:
         record["tests"] = _tests(folders, tasks[0], resamples, seed)
@@ -137,6 +138,20 @@ def _curves(contents: Sequence[Contents]) -> list[dict[str, Any]]:
         if any(lines):
             curves.append({"name": name, "runs": lines})
     return curves
+
+
+def _robustness(folders: Sequence[RunFolder]) -> dict[str, Any] | None:
+    """Accuracy by distance, as each run's report measured it: {"attack", "norm", "runs": [[eps, accuracy], ...] of
+    each, "counts": of images}; None where no run has it, or not by one attack."""
+    found = [mapping(mapping(folder.read("trust.json", {})).get("sections")).get("robustness") for folder in folders]
+    sections = [mapping(section) for section in found]
+    kinds = {(section.get("attack"), section.get("norm")) for section in sections if section}
+    if len(kinds) != 1:
+        return None
+    attack, norm = kinds.pop()
+    return {"attack": attack, "norm": norm, "runs": [
+        [[row["eps"], row["accuracy"]] for row in section.get("points", ())] for section in sections],
+        "counts": [section.get("count") for section in sections]}
 
 
 def _classes(measured: Sequence[Any]) -> list[dict[str, Any]]:
