@@ -136,6 +136,12 @@ METHODS = {
         wrong=({"kind": "sne"}, {"perplexity": 0.5}, {"neighbours": 1}, {"min_distance": 1.0}, {"seed": -1},
                {"mean": (0.5,)}, {"std": (0.2, 0.0, 0.2)}),
         tolerance=None, why="a map of all images"),
+    "t_simcne": MethodRow(
+        fits=("resnet", "vit", "mlp", "linear"), unfit=(), options={"epochs": (2, 1, 1)},
+        more=({"batch_size": 2}, {"flip": False}),
+        wrong=({"epochs": (1, 1)}, {"epochs": (1, 0, 1)}, {"batch_size": 1}, {"flip": "no"}, {"seed": -1},
+               {"mean": (0.5,)}, {"std": (0.2, 0.0, 0.2)}),
+        tolerance=None, why="images are told apart from each other"),
     "neighbours": MethodRow(
         fits=("resnet", "vit", "mlp", "linear"), more=({"space": "pixels", "queries": 1}, {"metric": "euclidean"}),
         wrong=({"count": 0}, {"queries": 0}, {"space": "words"}, {"metric": "hamming"},

@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 from torch import nn
 
+from tests.attack.small import SmallNet, stripes
 from tests.explain.test_every_method import images_for, tiny
 from visus.cli.main import main
 from visus.core.errors import UserError
@@ -21,6 +22,9 @@ from visus.explain.filters import Filters, Templates, filter_pictures, filter_sh
 from visus.explain.grabcut import fit_mixture, grabcut, seeds
 from visus.explain.loss_landscape import contour_picture, curve_picture, filter_direction, slice_losses, towards
 from visus.explain.max_patches import MaxPatches, centres, crops, measured_field, strongest_places
+from visus.explain.pixels import pixel_scale
+from visus.explain.t_simcne import random_views, taught_places
+from visus.ops.projection import pca
 from visus.report import heat
 from visus.report.embedding_chart import embedding_chart, embedding_svg
 from visus.run.models import create_model
@@ -194,6 +198,38 @@ def test_more_classes_than_colours_take_other_shapes():
                                 [str(n) for n in range(31)]))
     looks = set(re.findall(r"<(circle|rect|polygon) class=\"spot (hue\d)\"", chart))
     assert len(looks) >= 30
+
+
+def test_t_simcne_learns_without_labels_which_images_are_alike():
+    """Stripes in four directions at random phase under noise: the first two components of the pixels mix them (67 % of
+    the images have mostly their own kind around them), the places that an untrained net learns by contrast do not."""
+    images, labels = stripes(192, seed=3)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(0)
+        net = SmallNet().eval()
+    before = {key: value.clone() for key, value in net.state_dict().items()}
+    points, losses = taught_places(net, images, pixel_scale(images, None, None), epochs=(30, 10, 20), batch_size=96,
+                                   seed=0, flip=False)
+
+    def own_kind(places: torch.Tensor) -> float:
+        nearest = nearest_neighbours(places, places, 5)[0]
+        return float((labels[nearest].mode(1).values == labels).float().mean())
+
+    assert own_kind(points) > 0.95 > 0.75 > own_kind(pca(images.flatten(1))[0])
+    assert losses[-1] < losses[0] - 0.5 and all(torch.equal(before[key], value) for key, value in
+                                                net.state_dict().items())
+    again, _ = taught_places(net, images[:20], pixel_scale(images, None, None), epochs=(1, 1, 1), batch_size=8, seed=1)
+    same, _ = taught_places(net, images[:20], pixel_scale(images, None, None), epochs=(1, 1, 1), batch_size=8, seed=1)
+    assert torch.equal(again, same)
+
+
+def test_views_are_crops_that_may_be_mirrored_and_stay_in_range():
+    ramp = torch.linspace(0.2, 0.8, 16).expand(64, 3, 16, 16).contiguous()
+    views = random_views(ramp, torch.Generator().manual_seed(0))
+    rising = views[:, :, :, -1].mean((1, 2)) > views[:, :, :, 0].mean((1, 2))
+    assert views.shape == ramp.shape and views.min() >= 0 and views.max() <= 1
+    assert 0.3 < float(rising.float().mean()) < 0.7
+    assert bool((random_views(ramp, torch.Generator().manual_seed(0), flip=False)[:, 0, 0].diff(dim=1) >= -1e-6).all())
 
 
 def test_the_door_writes_a_map_with_thumbnails(tmp_path, capsys, monkeypatch):

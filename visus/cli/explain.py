@@ -43,6 +43,7 @@ methods that draw pictures (of any classifier; those of many images take folders
   activations     what the channels of a layer make of each image; --layer, --set channels=36
   max_patches     the patches of your images that drive each channel of a layer most; --layer, --set first=0
   embedding       your images on a plane, alike ones near each other; --set kind=tsne, umap or pca
+  t_simcne        your images on a plane, by a copy of the network that learns it; --set epochs=[30,10,20]
   neighbours      each image with those that the classifier finds most alike; --set space=pixels
   class_image     what the classifier would like to see of a class; no image; --target, --set steps=160
   facets          several looks of one class, from groups of its images; --target, --set facets=4

@@ -20,7 +20,7 @@ from visus.core.errors import UserError
 from visus.core.validate import natural, positive, require
 from visus.explain.explanation import Explanation, in_eval_mode
 from visus.explain.filters import filter_sheet
-from visus.explain.pixels import Scale, pixel_scale
+from visus.explain.pixels import PixelScale, Scale, pixel_scale
 from visus.ops.projection import pca, squared_distances, tsne, umap
 from visus.ops.resample import resize
 
@@ -82,6 +82,15 @@ def mosaic(points: Tensor, thumbnails: Tensor, side: int) -> Tensor:
     return canvas.flatten(3).flatten(1, 2)
 
 
+def map_of_images(sentence: str, points: Tensor, images: Tensor, scale: PixelScale) -> Explanation:
+    """The explanation that shows normalised `images` [N, C, H, W] at their places [N, 2]."""
+    side = math.ceil(1.6 * math.sqrt(len(images)))
+    thumbnail = max(8, min(64, MOSAIC_PX // side, *images.shape[2:]))
+    small = resize(scale.pixels(images.float()), (thumbnail, thumbnail)).clamp(0, 1)
+    return Explanation(sentence=sentence, points=points, pictures=mosaic(points, small, side)[None],
+                       picture_names=("map of images",))
+
+
 @dataclass(frozen=True, kw_only=True)
 class Embedding:
     """kind: tsne, umap or pca. perplexity: of t-SNE, how many neighbours count, lowered for few images. neighbours,
@@ -117,13 +126,8 @@ class Embedding:
                             remedy="Give a folder of images")
         features = last_features(model, images).float()
         points, words = self.places(features)
-        side = math.ceil(1.6 * math.sqrt(len(images)))
-        thumbnail = max(8, min(64, MOSAIC_PX // side, *images.shape[2:]))
-        small = resize(scale.pixels(images.float()), (thumbnail, thumbnail)).clamp(0, 1)
-        return Explanation(
-            sentence=f"The {len(images)} images as the classifier's last layer sees them, {features.shape[1]} features "
-                     f"on a plane by {words}.",
-            points=points, pictures=mosaic(points, small, side)[None], picture_names=("map of images",))
+        return map_of_images(f"The {len(images)} images as the classifier's last layer sees them, {features.shape[1]} "
+                             f"features on a plane by {words}.", points, images, scale)
 
     def places(self, features: Tensor) -> tuple[Tensor, str]:
         """Features [N, D] -> places [N, 2], and what was done."""

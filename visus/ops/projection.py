@@ -1,4 +1,4 @@
-"""Many numbers a sample to two: maps of data on a plane. PCA, t-SNE, UMAP, and the loss of t-SimCNE.
+"""Many numbers a sample to two: maps of data on a plane. PCA, t-SNE, UMAP, and the loss by which t-SimCNE learns one.
 
 Papers: van der Maaten, Hinton, Visualizing Data using t-SNE, JMLR 9, 2008, with the learning rate that grows with the
 number of points (Belkina et al., Nature Communications 10, 2019) and a start from the first principal components
@@ -202,7 +202,7 @@ def umap(features: Tensor, *, neighbours: int = 15, min_distance: float = 0.1, e
 def t_simcne_loss(first: Tensor, second: Tensor) -> Tensor:
     """Two views of each image on the plane, [B, 2] each -> scalar: the contrast of SimCLR with the heavy-tailed kernel
     1 / (1 + distance^2) in place of the exponent of a cosine. Each view is to be nearer to its fellow than to the other
-    2 B - 2. Only the loss: training the network that places images on the plane is not done here."""
+    2 B - 2. Boehm, Berens, Kobak, ICLR 2023, arXiv:2210.09879, section 3."""
     require(first.shape == second.shape and first.ndim == 2 and len(first) > 1, "second", tuple(second.shape),
             f"be of the shape of first, {tuple(first.shape)}, with two images at least")
     both = torch.cat([first, second])
