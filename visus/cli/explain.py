@@ -77,6 +77,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         help="any other option of the method: --set fusion=max")
     parser.add_argument("--check", action="store_true", help="measure whether the maps show what the model goes by: "
                         "deletion and insertion beside the same maps in other places, and maps of shuffled weights")
+    parser.add_argument("--pointing", action="store_true", help="IMAGE is a set with boxes (COCO, VOC, YOLO) of the "
+                        "run's classes: count how often the hottest pixel lies on the object")
     parser.add_argument("--weights", metavar="FILE|ORIGIN", help="for a model's name: a file, or the public weights of "
                         "torchvision, timm, ... (fetched once)")
     parser.add_argument("--origin", default="visus", metavar="NAME", help="whose names the tensors of a file bear")
@@ -96,6 +98,8 @@ def run(arguments: argparse.Namespace) -> int:
     for name in ("layer", "target", "head"):
         if (value := getattr(arguments, name)) is not None:
             options[name] = int(value) if str(value).removeprefix("-").isdecimal() else value
+    if arguments.pointing:
+        return _point(arguments, options)
     images = [path for given in arguments.images for path in (stdin_paths() if given == "-" else [given])]
     explained = explain(
         arguments.model, images, arguments.method, out=arguments.out or free_folder,
@@ -113,4 +117,30 @@ def run(arguments: argparse.Namespace) -> int:
         print(f"warning: {warning}")
     page, *others = explained.files
     print(f"{page} and {len(others)} file{'s' if len(others) != 1 else ''} beside it")
+    return 0
+
+
+def _point(arguments: argparse.Namespace, options: dict[str, object]) -> int:
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    from visus.core.errors import UserError
+    from visus.run.pointing import pointing_game
+
+    if len(arguments.images) != 1:
+        raise UserError(f"{len(arguments.images)} paths are given", where="--pointing",
+                        remedy="Give one set with boxes: visus explain RUN PATH --pointing")
+    made = pointing_game(arguments.model, arguments.images[0], arguments.method, device=arguments.device,
+                         progress=True, **options)
+    for note in made.notes:
+        print(f"note: {note}")
+    print(made.sentence)
+    table = Table("class", "on the object", "middle of the image", "maps", box=None, pad_edge=False,
+                  header_style="bold")
+    for column in table.columns[1:]:
+        column.justify = "right"
+    for name, (hits, middle, count) in made.classes.items():
+        table.add_row(escape(name), f"{hits / count:.1%}", f"{middle / count:.1%}", f"{count:,}")
+    Console(highlight=False).print(table)
     return 0
