@@ -25,7 +25,7 @@ $(VENV)/.installed: $(BIN)/python constraints.txt pyproject.toml
 	@touch $@
 
 $(VENV)/.installed-test: $(VENV)/.installed
-	$(PIP) install -q -c constraints.txt -e '.[test,parity,tensorboard,plots,fast,parquet,datasets]'
+	$(PIP) install -q -c constraints.txt -e '.[test,parity,tensorboard,plots,fast,parquet]'
 	@touch $@
 
 clean:
