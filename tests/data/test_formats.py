@@ -39,7 +39,9 @@ def refused(path, *words: str, **options) -> DataError:
 
 
 def test_the_registered_formats_are_these():
-    assert sorted(data_formats.names()) == ["builtin", "folder", "idx", "npz", "table"]
+    assert sorted(data_formats.names()) == [
+        "builtin", "cifar", "coco", "folder", "hugging_face", "idx", "mask_folder", "npz", "parquet", "shards", "table",
+        "voc", "voc_segmentation", "yolo"]
 
 
 def test_no_such_path_names_the_nearest_built_in():

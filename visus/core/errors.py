@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable
 from difflib import get_close_matches
 
+MAX_CHARACTERS = 4_000  # of each part of a message
+
 
 class UserError(Exception):
     """Something that the user can put right.
@@ -16,10 +18,10 @@ class UserError(Exception):
     exit_code = 2
 
     def __init__(self, problem: str, *, where: object = None, remedy: str | None = None):
-        self.problem = problem
-        self.where = None if where is None else printable(str(where))
-        self.remedy = remedy
-        super().__init__(problem, self.where, remedy)
+        self.problem = _bounded(problem)
+        self.where = None if where is None else _bounded(printable(str(where)))
+        self.remedy = None if remedy is None else _bounded(remedy)
+        super().__init__(self.problem, self.where, self.remedy)
 
     def __str__(self) -> str:
         text = self.problem if self.where is None else f"{self.where}: {self.problem}"
@@ -27,6 +29,12 @@ class UserError(Exception):
 
     def __reduce__(self) -> tuple[object, ...]:  # loader workers hand errors over by pickle
         return _rebuild, (type(self), self.problem, self.where, self.remedy)
+
+
+def _bounded(text: str) -> str:
+    """The text, of at most MAX_CHARACTERS: what a file holds is quoted, and it may hold anything."""
+    end = f"... ({len(text):,} characters)"
+    return text if len(text) <= MAX_CHARACTERS else text[:MAX_CHARACTERS - len(end)] + end
 
 
 def _rebuild(kind: type[UserError], problem: str, where: str | None, remedy: str | None) -> UserError:

@@ -4,6 +4,7 @@
     recipe.yaml       the recipe, resolved
     environment.json  versions, machine, threads, precision
     data.json         what was recognised, how it was split, counts, sizes, problems
+    splits.csv        path and split of each image: `visus train --split RUN` takes it
     log.jsonl         one object a line: {"event": "step" | "epoch" | ...}
     findings.jsonl    one `Finding` a line
     checkpoints/      resumable states, a manifest last
@@ -12,6 +13,9 @@
     images/           thumbnails that the report shows
     evaluation/       arrays: probs, targets, index by split
     report.html
+
+A cross-validation's folder (run.json has kind "folds") holds whole runs as fold-1, fold-2 ..., folds.csv, and in the
+place of log, checkpoints and model what they say together: metrics.json with "cross_validation" beside the splits.
 """
 
 from __future__ import annotations

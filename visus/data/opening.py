@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 
 from visus.core.errors import DataError, did_you_mean
@@ -11,18 +12,21 @@ from visus.data.samples import Samples, check_classes
 
 
 def open_samples(path: str | Path, format: str = "auto", *, image_column: str | None = None,
-                 label_column: str | None = None, kept_columns: tuple[str, ...] = ()) -> Samples:
+                 label_column: str | None = None, kept_columns: tuple[str, ...] = (),
+                 progress: Callable[[int, int], None] | None = None) -> Samples:
     """Read a classification data set: a folder of class folders, a CSV or TSV, an .npz, IDX files, or a built-in.
 
     format: 'auto' or a name in `data_formats`. image_column, label_column: columns of a table, found when not given.
     kept_columns: columns of a table that are kept as `Samples.columns`, such as one that names a group of people.
+    progress: called with (bytes read, all bytes) while large annotation files are read.
 
     Raises DataError (no such path, not recognised, unusable: names the file and line) and UserError for an unknown
     format. No image is decoded and nothing is written.
     """
     text = os.fspath(path)
-    options = ReadOptions(image_column=image_column, label_column=label_column, kept_columns=kept_columns)
-    if (image_column or label_column) and format not in ("auto", "table"):
+    options = ReadOptions(image_column=image_column, label_column=label_column, kept_columns=kept_columns,
+                          progress=progress)
+    if (image_column or label_column) and format not in ("auto", "table", "parquet", "hugging_face"):
         raise DataError("columns can only be given for a table", where=f"format={format!r}",
                         remedy="Leave --image-column and --label-column out")
     if format != "auto":
@@ -57,7 +61,7 @@ def _remedy(text: str) -> str:
     name = text.lower()
     if name.endswith((".zip", ".tar", ".gz", ".tgz", ".7z", ".rar")):
         return "Unpack the archive and give the folder"
-    if name.endswith((".npy", ".pt", ".pth", ".pkl", ".mat", ".h5", ".parquet")):
+    if name.endswith((".npy", ".pt", ".pth", ".pkl", ".mat", ".h5")):
         return "Save the arrays as .npz: numpy.savez('data.npz', images=images, labels=labels)"
     if name.endswith((".jpg", ".jpeg", ".png")):
         return "One image is no data set: give the folder of class folders, or use: visus predict"

@@ -5,17 +5,21 @@ from __future__ import annotations
 import hashlib
 import os
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Protocol
 
 import numpy as np
 
 from visus.core.errors import DataError, ImageError
-from visus.core.images import ImageHeader, ReadImage, read_header, read_image
+from visus.core.images import ImageHeader, Part, ReadImage, read_header, read_image, read_part
 from visus.data.objects import LabelMaps, Objects
 
 SPLITS = ("train", "val", "test")
+_KINDS = {"folder": "class folders", "table": "a table of paths and labels", "npz": "arrays in an .npz file",
+          "idx": "IDX files", "cifar": "CIFAR batches", "coco": "a COCO set", "voc": "a Pascal VOC set",
+          "yolo": "a YOLO set", "mask_folder": "images with masks beside them", "shards": "WebDataset shards",
+          "parquet": "a Parquet table of images", "hugging_face": "a Hugging Face data set"}
 SPLIT_NAMES = {"train": "train", "training": "train", "val": "val", "valid": "val", "validation": "val",
                "test": "test", "testing": "test"}
 
@@ -106,6 +110,14 @@ class Samples:
         """The pixels of sample i and how they were read. Only for samples in files. Raises as `read` does."""
         return read_image(self._file(i), background=background, name=self.source(i))
 
+    def part(self, i: int, choose: Callable[[int, int], Part], background: tuple[int, int, int] = (255, 255, 255)
+             ) -> np.ndarray:
+        """What `choose(height, width)` wants of sample i, for training: see core.images.read_part. Raises as `read`."""
+        if self.images is not None:
+            part = choose(*self.images.shape[1:3])
+            return np.array(self.images[i, part.top:part.top + part.height, part.left:part.left + part.width])
+        return read_part(self._file(i), choose, background=background, name=self.source(i)).pixels
+
     def header(self, i: int) -> ImageHeader:
         """What the file of sample i says of itself. Only for samples in files. Raises ImageError naming the file."""
         return read_header(self._file(i), name=self.source(i))
@@ -178,21 +190,20 @@ class Samples:
         for array in (self.targets, self.split, self.groups, self.images):
             if array is not None:
                 digest.update(repr((array.dtype.str, array.shape)).encode())
-                digest.update(np.ascontiguousarray(array))
+                digest.update(np.ascontiguousarray(array).data)
         if self.objects is not None:
             for array in (self.objects.start, self.objects.labels, self.objects.boxes):
-                digest.update(np.ascontiguousarray(array))
+                digest.update(np.ascontiguousarray(array).data)
         for i, name in enumerate(self.paths or ()):
-            data = None if self.encoded is None else self.encoded[i]
-            mark = _fingerprint(self.path(i)) if data is None else _mark(len(data), data[-4096:])
+            mark = _fingerprint(self.path(i)) if self.encoded is None else _inner_fingerprint(self.encoded, i)
             digest.update(name.encode("utf-8", "surrogateescape") + b"\0" + mark)
         return digest.hexdigest()
 
     @property
     def recognised(self) -> str:
         """One sentence for people: what this is, how many images, classes and given splits."""
-        kind = {"folder": "class folders", "table": "a table of paths and labels", "npz": "arrays in an .npz file",
-                "idx": "IDX files", "builtin": f"the built-in data set {self.root}"}.get(self.format, self.format)
+        kind = f"the built-in data set {self.root}" if self.format == "builtin" else \
+            _KINDS.get(self.format, self.format)
         given = [name for name in SPLITS if (self.split == name).any()]
         labels = f"{counted(len(self.classes), 'class')}" + (
             f", {self._annotations}" if self._annotations else ", several labels each" if self.multi_label else "")
@@ -236,6 +247,17 @@ def _fingerprint(path: str) -> bytes:
             return _mark(size, file.read(4096))
     except OSError as error:
         return f"error {error.errno}".encode()
+
+
+def _inner_fingerprint(encoded: EncodedImages, i: int) -> bytes:
+    try:
+        ending = getattr(encoded, "ending", None)  # of shards, which need not read the whole image for it
+        if ending is not None:
+            return _mark(*ending(i))
+        data = encoded[i]
+        return _mark(len(data), data[-4096:])
+    except ImageError as error:
+        return f"error {error.problem}".encode()
 
 
 def _mark(size: int, end: bytes) -> bytes:

@@ -107,7 +107,13 @@ def _check_header(file: IO[bytes], size: int, where: str) -> None:
     read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}.get(version)
     if read is None:
         raise DataError(f"is of .npy version {version}", where=where, remedy=_SAVE)
-    shape, _, dtype = read(file)
+    try:
+        shape, _, dtype = read(file)
+    except MemoryError:
+        raise
+    except Exception as error:  # NumPy reads it as Python's own literals, whose parsers raise many kinds
+        raise DataError(f"has a header that describes no array ({type(error).__name__})", where=where,
+                        remedy=_SAVE) from error
     if dtype.hasobject:
         raise DataError("holds Python objects (a pickle), which could run code", where=where,
                         remedy="Save plain arrays of numbers: labels.astype('int64'), images.astype('uint8')")
@@ -136,7 +142,8 @@ def _find_pairs(path: str, arrays: dict[str, np.ndarray]) -> list[tuple[str, str
     """(split, name of the images, name of the labels) in the order train, val, test."""
     images = {_stem(n)[0]: n for n in reversed(arrays) if _bare(n) in _IMAGES}
     labels = {_stem(n)[0]: n for n in reversed(arrays) if _bare(n) in _LABELS}
-    pairs = [(s, images[s], labels[s]) for s in ("", "train", "val", "test") if s in images and s in labels]
+    splits: tuple[str, ...] = ("", "train", "val", "test")
+    pairs = [(s, images[s], labels[s]) for s in splits if s in images and s in labels]
     alone = sorted(set(images) ^ set(labels))
     if not pairs or alone:
         raise DataError(f"has no matching images and labels among its arrays: {listed([printable(n) for n in arrays])}",

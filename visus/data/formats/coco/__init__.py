@@ -1,0 +1,1 @@
+"""COCO: boxes, outlines, keypoints, captions and panoptic maps in JSON files."""

@@ -1,0 +1,1 @@
+"""WebDataset shards: tar files whose members are read in place."""

@@ -1,0 +1,1 @@
+"""YOLO: a data.yaml, and a text file for each image."""

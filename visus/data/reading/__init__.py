@@ -1,0 +1,1 @@
+"""What several formats share: folders listed once, JSON in pieces, faults gathered, files that hold many images."""
