@@ -55,8 +55,8 @@ def draws(batch: int, epoch: int = 0) -> Draws:
     return Draws(np.arange(batch), 0, epoch, "x")
 
 
-def test_the_names_are_these():
-    assert sorted(augmentations.names()) == sorted(step["name"] for step in EVERY)
+def test_the_names_stay():
+    assert {step["name"] for step in EVERY} <= set(augmentations.names())
 
 
 @pytest.mark.parametrize("step", EVERY, ids=lambda s: s["name"])

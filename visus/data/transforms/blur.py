@@ -12,8 +12,10 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from visus.data.transforms import Draws, augmentations, check_interval, check_range
+from visus.data.transforms.groups import on_chosen
 
 _REACH = 3.0  # standard deviations on each side of the kernel
+_NOTHING = 1e-9  # a weight that changes no float32 in [0, 1]
 
 
 @dataclass(frozen=True)
@@ -32,25 +34,27 @@ class GaussianBlur:
     def __call__(self, images: Tensor, draws: Draws) -> Tensor:
         u = draws.uniform(2)
         sigmas = self.sigma[0] + u[:, 0] * (self.sigma[1] - self.sigma[0])
-        chosen = torch.from_numpy(np.flatnonzero(u[:, 1] < self.probability)).to(images.device)
-        blurred = gaussian_blur(images.index_select(0, chosen), sigmas[chosen.cpu().numpy()], self.sigma[1])
-        return images.index_copy(0, chosen, blurred)
+        return on_chosen(images, u[:, 1] < self.probability, lambda x, s: gaussian_blur(x, s, self.sigma[1]), sigmas)
 
 
 def gaussian_blur(images: Tensor, sigmas: np.ndarray, largest: float) -> Tensor:
     """Float [B, C, H, W], each image convolved with its own Gaussian [B]; kernels reach 3 * largest pixels far."""
-    batch, channels, height, width = images.shape
-    if not batch:
+    if not len(images):
         return images
     reach = math.ceil(_REACH * largest)
-    offsets = np.arange(-reach, reach + 1)
-    kernels = np.exp(-0.5 * (offsets / np.asarray(sigmas, np.float64)[:, None]) ** 2)
-    kernels /= kernels.sum(1, keepdims=True)
-    weights = torch.from_numpy(kernels.astype(np.float32)).to(images.device).repeat_interleave(channels, 0)
-    planes = F.pad(images, (reach,) * 4, mode="replicate").reshape(1, batch * channels, height + 2 * reach, -1)
-    planes = F.conv2d(planes, weights[:, None, None, :], groups=batch * channels)
-    planes = F.conv2d(planes, weights[:, None, :, None], groups=batch * channels)
-    return planes.view(batch, channels, height, width)
+    offsets = np.arange(reach + 1)
+    kernels = np.exp(-0.5 * (offsets / np.asarray(sigmas, np.float64)[:, None]) ** 2)  # half of a symmetric one
+    kernels /= kernels[:, :1] + 2 * kernels[:, 1:].sum(1, keepdims=True)
+    used = int(np.flatnonzero((kernels > _NOTHING).any(0))[-1])
+    weights = torch.from_numpy(kernels.astype(np.float32)).to(images)[..., None, None, None]  # [B, reach + 1, 1, 1, 1]
+    for dim in (3, 2):
+        size = images.shape[dim]
+        padded = F.pad(images, (used, used, 0, 0) if dim == 3 else (0, 0, used, used), mode="replicate")
+        images = images * weights[:, 0]
+        for offset in range(1, used + 1):
+            pair = padded.narrow(dim, used - offset, size) + padded.narrow(dim, used + offset, size)
+            images.addcmul_(pair, weights[:, offset])
+    return images
 
 
 augmentations.add(GaussianBlur, {"gaussian_blur": {}})

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from visus.core.errors import RecipeError
 from visus.data.transforms import Draws, augmentations, check_range
+from visus.data.transforms.groups import on_chosen, on_rows_, per_image
 
 _LUMA = (0.2989, 0.587, 0.114)  # ITU-R 601
 
@@ -17,8 +20,9 @@ _LUMA = (0.2989, 0.587, 0.114)  # ITU-R 601
 @dataclass(frozen=True)
 class ColorJitter:
     """Brightness, contrast and saturation by factors from [1 - x, 1 + x], hue by a turn from +-hue (0.5: half circle),
-    in that order, with `probability` (after Howard 2013, "Some improvements on deep convolutional neural network based
-    image classification"). Grey images have brightness and contrast only.
+    with `probability` (after Howard 2013, "Some improvements on deep convolutional neural network based image
+    classification", where the order is random). order: 'fixed' (as above) or 'random', another for each image. Grey
+    images have brightness and contrast only.
     """
 
     brightness: float = 0.0
@@ -26,30 +30,37 @@ class ColorJitter:
     saturation: float = 0.0
     hue: float = 0.0
     probability: float = 1.0
+    order: Literal["fixed", "random"] = "fixed"
     any_dtype: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         for field in ("brightness", "contrast", "saturation", "probability"):
             check_range(self, field, getattr(self, field), 0, 1)
         check_range(self, "hue", self.hue, 0, 0.5)
+        if self.order not in ("fixed", "random"):
+            raise RecipeError("must be 'fixed' or 'random'", where=f"augmentation.ColorJitter.order={self.order!r}")
 
     def __call__(self, images: Tensor, draws: Draws) -> Tensor:
-        u = draws.uniform(5)
-        chosen = u[:, 4] < self.probability
+        u = draws.uniform(9)
         spread = np.array([self.brightness, self.contrast, self.saturation, self.hue])
-        change = (2 * u[:, :4] - 1) * spread * chosen[:, None]  # 0: unchanged
-        factors = torch.from_numpy(change.astype(np.float32)).to(images.device)[:, :, None, None, None]
-        if self.brightness:
-            images = (images * (1 + factors[:, 0])).clamp(0, 1)
-        if self.contrast:
-            images = adjust_contrast(images, 1 + factors[:, 1])
-        if images.shape[1] == 3:
-            if self.saturation:
-                images = _blend(images, luma(images), 1 + factors[:, 2])
-            if self.hue:
-                turned = adjust_hue(images, factors[:, 3])
-                images = torch.where(factors[:, 3] != 0, turned, images)
+        change = ((2 * u[:, :4] - 1) * spread).astype(np.float32)  # 0: unchanged
+        used = [kind for kind in range(4 if images.shape[1] == 3 else 2) if spread[kind]]
+        chosen = u[:, 4] < self.probability
+        if self.order == "fixed":
+            return on_chosen(images, chosen, lambda x, c: _jittered(x, c, used), change)
+        order = np.argsort(u[:, 5:], 1)
+        images = images.clone()
+        for place in range(4):
+            for kind in used:
+                on_rows_(images, np.flatnonzero(chosen & (order[:, place] == kind)), _KINDS[kind], change[:, kind])
         return images
+
+
+def _jittered(images: Tensor, change: np.ndarray, used: list[int]) -> Tensor:
+    """change: float32 [B, 4] of the four kinds."""
+    for kind in used:
+        images = _KINDS[kind](images, change[:, kind])
+    return images
 
 
 def luma(images: Tensor) -> Tensor:
@@ -76,16 +87,21 @@ def adjust_hue(images: Tensor, turns: Tensor) -> Tensor:
     safe = torch.where(chroma == 0, torch.ones_like(chroma), chroma)
     sixth = torch.where(value == red, (green - blue) / safe,
                         torch.where(value == green, 2 + (blue - red) / safe, 4 + (red - green) / safe))
-    hue = torch.remainder(sixth / 6 + turns[:, 0], 1.0) * 6  # [B, H, W] in [0, 6)
-    channels = []
-    for offset in (5.0, 3.0, 1.0):  # channel = value - chroma * max(0, min(k, 4 - k, 1)), k = (offset + hue) mod 6
-        k = torch.remainder(hue + offset, 6.0)
-        channels.append(value - chroma * torch.minimum(k, 4 - k).clamp(0, 1))
-    return torch.stack(channels, 1)
+    hue = sixth + 6 * turns[:, 0]
+    hue = hue - 6 * (hue / 6).floor()  # [B, H, W] in [0, 6)
+    # how pure red, green and blue are at this hue: 1 around 0, 2 and 4, falling to 0 over a sixth on both sides
+    pure = torch.stack([(hue - 3).abs() - 1, 2 - (hue - 2).abs(), 2 - (hue - 4).abs()], 1)
+    return pure.clamp_(0, 1).sub_(1).mul(chroma[:, None]).add_(value[:, None])
 
 
 def _blend(images: Tensor, other: Tensor, factors: Tensor) -> Tensor:
     return (factors * images + (1 - factors) * other).clamp(0, 1)
 
+
+_KINDS: tuple[Callable[[Tensor, np.ndarray], Tensor], ...] = (
+    lambda x, change: (x * (1 + per_image(change, x))).clamp_(0, 1),
+    lambda x, change: adjust_contrast(x, 1 + per_image(change, x)),
+    lambda x, change: _blend(x, luma(x), 1 + per_image(change, x)),
+    lambda x, change: adjust_hue(x, per_image(change, x)))
 
 augmentations.add(ColorJitter, {"color_jitter": {}})

@@ -10,38 +10,61 @@ import torch
 from torch import Tensor
 
 from visus.data.transforms import Draws, augmentations, check_range
+from visus.data.transforms.placement import Geometric, Placement
 
 
 @dataclass(frozen=True)
-class HorizontalFlip:
+class HorizontalFlip(Geometric):
     """Left and right exchanged, with `probability`. Exact on uint8 and float."""
 
     probability: float = 0.5
     any_dtype: ClassVar[bool] = True
+    resamples: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         check_range(self, "probability", self.probability, 0, 1)
 
     def __call__(self, images: Tensor, draws: Draws) -> Tensor:
-        return _flipped(images, draws, self.probability, -1)
+        return _flipped(images, self.chosen(draws), -1)
+
+    def chosen(self, draws: Draws) -> np.ndarray:
+        """bool [B]: which images are mirrored."""
+        return draws.uniform(1)[:, 0] < self.probability
+
+    def placements(self, height: int, width: int, draws: Draws, boxes: np.ndarray | None = None
+                   ) -> tuple[Placement, ...]:
+        matrix = np.array([[-1, 0, width], [0, 1, 0], [0, 0, 1]], np.float64)
+        chosen = draws.uniform(1)[0, 0] < self.probability
+        return (Placement(matrix=matrix, height=height, width=width),) if chosen else ()
 
 
 @dataclass(frozen=True)
-class VerticalFlip:
+class VerticalFlip(Geometric):
     """Top and bottom exchanged, with `probability`. Exact on uint8 and float."""
 
     probability: float = 0.5
     any_dtype: ClassVar[bool] = True
+    resamples: ClassVar[bool] = False
 
     def __post_init__(self) -> None:
         check_range(self, "probability", self.probability, 0, 1)
 
     def __call__(self, images: Tensor, draws: Draws) -> Tensor:
-        return _flipped(images, draws, self.probability, -2)
+        return _flipped(images, self.chosen(draws), -2)
+
+    def chosen(self, draws: Draws) -> np.ndarray:
+        """bool [B]: which images are mirrored."""
+        return draws.uniform(1)[:, 0] < self.probability
+
+    def placements(self, height: int, width: int, draws: Draws, boxes: np.ndarray | None = None
+                   ) -> tuple[Placement, ...]:
+        matrix = np.array([[1, 0, 0], [0, -1, height], [0, 0, 1]], np.float64)
+        chosen = draws.uniform(1)[0, 0] < self.probability
+        return (Placement(matrix=matrix, height=height, width=width),) if chosen else ()
 
 
-def _flipped(images: Tensor, draws: Draws, probability: float, dim: int) -> Tensor:
-    kept = torch.from_numpy(np.flatnonzero(draws.uniform(1)[:, 0] >= probability)).to(images.device)
+def _flipped(images: Tensor, chosen: np.ndarray, dim: int) -> Tensor:
+    kept = torch.from_numpy(np.flatnonzero(~chosen)).to(images.device)
     return images.flip(dim).index_copy_(0, kept, images.index_select(0, kept))
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from visus.data.transforms import Draws, augmentations, check_interval, check_range
 from visus.data.transforms.blur import gaussian_blur
 from visus.data.transforms.color import luma
+from visus.data.transforms.groups import on_chosen, on_rows_
 
 
 @dataclass(frozen=True)
@@ -25,7 +26,7 @@ class Grayscale:
         check_range(self, "probability", self.probability, 0, 1)
 
     def __call__(self, images: Tensor, draws: Draws) -> Tensor:
-        return torch.where(_below(draws, self.probability, images), luma(images), images)
+        return on_chosen(images, draws.uniform(1)[:, 0] < self.probability, _grey)
 
 
 @dataclass(frozen=True)
@@ -41,14 +42,15 @@ class Solarize:
             check_range(self, field, getattr(self, field), 0, 1)
 
     def __call__(self, images: Tensor, draws: Draws) -> Tensor:
-        return torch.where(_below(draws, self.probability, images), solarize(images, self.threshold), images)
+        return on_chosen(images, draws.uniform(1)[:, 0] < self.probability, lambda x: solarize(x, self.threshold))
 
 
 @dataclass(frozen=True)
 class ThreeAugment:
     """One of three, each for a third of the images: grey, solarised, or blurred by a Gaussian whose standard deviation,
     in pixels, is drawn from `sigma` (Touvron et al., DeiT III, ECCV 2022, arXiv:2204.07118, section 3.2; the width is
-    that of the authors' code, for images of 224 pixels). Colour jitter, which the paper has after it, is its own step.
+    that of the authors' code, for images of 224 pixels). `threshold`: as of `Solarize`. Colour jitter, which the paper
+    has after it, is its own step.
     """
 
     threshold: float = 128 / 255
@@ -63,11 +65,10 @@ class ThreeAugment:
         u = draws.uniform(2)
         which = np.floor(3 * u[:, 0])  # 0: grey, 1: solarised, 2: blurred
         sigmas = self.sigma[0] + u[:, 1] * (self.sigma[1] - self.sigma[0])
-        rows = [torch.from_numpy(np.flatnonzero(which == kind)).to(images.device) for kind in range(3)]
-        grey, bright, sharp = (images.index_select(0, row) for row in rows)
-        done = (luma(grey).expand_as(grey), solarize(bright, self.threshold),
-                gaussian_blur(sharp, sigmas[which == 2], self.sigma[1]))
-        return images.index_copy(0, torch.cat(rows), torch.cat(done))
+        out = images.clone()
+        on_rows_(out, np.flatnonzero(which == 0), _grey)
+        on_rows_(out, np.flatnonzero(which == 1), lambda x: solarize(x, self.threshold))
+        return on_rows_(out, np.flatnonzero(which == 2), lambda x, s: gaussian_blur(x, s, self.sigma[1]), sigmas)
 
 
 def solarize(images: Tensor, threshold: float) -> Tensor:
@@ -75,9 +76,8 @@ def solarize(images: Tensor, threshold: float) -> Tensor:
     return torch.where(images >= threshold, 1 - images, images)
 
 
-def _below(draws: Draws, probability: float, images: Tensor) -> Tensor:
-    """bool [B, 1, 1, 1]."""
-    return torch.from_numpy(draws.uniform(1)[:, :, None, None] < probability).to(images.device)
+def _grey(images: Tensor) -> Tensor:
+    return luma(images).repeat(1, images.shape[1], 1, 1)
 
 
 augmentations.add(Grayscale, {"grayscale": {}})

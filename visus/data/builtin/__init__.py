@@ -1,0 +1,1 @@
+"""Sets that come with the package: digits, and points in the plane."""
