@@ -222,50 +222,6 @@ def test_a_program_that_ends_with_workers_alive_ends_at_once(folder):
     assert done.stdout.strip() == "done" and done.returncode == 0 and not done.stderr
 
 
-# -- the cache ---------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("workers", [0, 2])
-def test_the_cache_gives_equal_batches_is_reused_and_lies_where_asked(folder, tmp_path, monkeypatch, workers):
-    samples = open_samples(folder)
-    before = tree_state(folder)
-    steps = build_augmentation(STEPS[1:])  # a random resized crop is cut from the cached image instead
-    plain = list(loader_of(samples, augmentation=steps).epoch(2))
-    cached = loader_of(samples, augmentation=steps, cache=tmp_path / "cache", workers=workers)
-    assert all_equal(cached.epoch(2), plain)
-    assert tree_state(folder) == before
-    assert sorted(p.suffix for p in (tmp_path / "cache").iterdir()) == [".json", ".npy"]
-    monkeypatch.setattr(Samples, "read", lambda *a: pytest.fail("decoded again"))
-    assert all_equal(loader_of(samples, augmentation=steps, cache=tmp_path / "cache").epoch(2), plain)
-
-
-def test_the_cache_is_made_anew_when_a_file_or_the_preprocessing_changes(folder, tmp_path):
-    samples = open_samples(folder)
-    cache = tmp_path / "cache"
-    first = loader_of(samples, cache=cache).batch(0, 0)
-    Image.new("RGB", (30, 30), (1, 2, 3)).save(samples.path(int(first.index[0])))
-    again = loader_of(samples, cache=cache).batch(0, 0)
-    assert torch.equal(again.images[0, :, 0, 0] * 255, torch.tensor([1.0, 2, 3]))
-    other = Loader(samples, np.arange(22), Preprocessing(size=(5, 5)), batch_size=4, cache=cache).batch(0, 0)
-    assert other.images.shape == (4, 3, 5, 5) and len(list(cache.glob("*.npy"))) == 3
-
-
-def test_a_bad_file_is_skipped_in_the_cache_and_a_cut_cache_is_refused(folder, tmp_path):
-    samples = open_samples(folder)
-    (folder / "cat" / "5.png").write_bytes(b"")
-    lost = samples.paths.index("cat/5.png")
-    with pytest.raises(ImageError, match="cat/5.png: empty file"):
-        loader_of(samples, cache=tmp_path / "cache").prepare()
-    assert not list((tmp_path / "cache").glob("*.npy"))
-    loader = loader_of(samples, cache=tmp_path / "cache", on_bad_image="skip")
-    index = torch.cat([batch.index for batch in loader.epoch(0)]).tolist()
-    assert sorted(index) == [i for i in range(22) if i != lost] and list(loader.skipped) == [lost]
-    (path,) = (tmp_path / "cache").glob("*.npy")
-    path.write_bytes(path.read_bytes()[:100])
-    with pytest.raises(ResourceError, match="cache is damaged"):
-        loader_of(samples, cache=tmp_path / "cache", on_bad_image="skip").prepare()
-
-
 def test_batch_sizes_that_cannot_be_are_refused(folder):
     samples = open_samples(folder)
     with pytest.raises(DataError, match="batch_size=0"):

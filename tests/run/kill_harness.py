@@ -16,6 +16,7 @@ import time
 import traceback
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -69,7 +70,8 @@ def digest(run: Path) -> dict[str, str]:
             "metrics": (run / "metrics.json").read_text()}
 
 
-def start(data: Path, run: Path, workers: int, fault: tuple[str, int] | None = None) -> int:
+def start(data: Path, run: Path, workers: int, fault: tuple[str, int] | None = None,
+          values: dict[str, Any] | None = None) -> int:
     """Fork a process that trains, or resumes, `run`; returns its id. `fault`: it kills itself at the n-th such call."""
     pid = os.fork()
     if pid:
@@ -87,7 +89,7 @@ def start(data: Path, run: Path, workers: int, fault: tuple[str, int] | None = N
             resume(run, progress=False)
         else:
             shutil.rmtree(run, ignore_errors=True)  # killed before training began: nothing to lose
-            train(data, out=run, values=VALUES | {"data.workers": workers}, progress=False)
+            train(data, out=run, values=VALUES | {"data.workers": workers} | (values or {}), progress=False)
         status = 0
     except BaseException:
         traceback.print_exc()
@@ -130,17 +132,18 @@ def wait(pid: int, seconds: float | None) -> int | None:
         time.sleep(0.005)
 
 
-def torture(folder: Path, *, workers: int, kills: int, seed: int) -> Outcome:
-    """One uninterrupted run; then runs that are killed and resumed until `kills` kills have struck, each compared."""
+def torture(folder: Path, *, workers: int, kills: int, seed: int, values: dict[str, Any] | None = None) -> Outcome:
+    """One uninterrupted run; then runs that are killed and resumed until `kills` kills have struck, each compared.
+    values: of the recipe, beside VALUES."""
     import torch
 
     torch.set_num_threads(1)
     began = time.monotonic()
     chance = random.Random(seed)
-    data = make_data(folder, files=workers > 0)
+    data = make_data(folder, files=workers > 0 or values is not None)
     whole = folder / "whole"
     started = time.monotonic()
-    assert wait(start(data, whole, workers), None) == 0, "the uninterrupted run failed"
+    assert wait(start(data, whole, workers, None, values), None) == 0, "the uninterrupted run failed"
     length = time.monotonic() - started
     expected = digest(whole)
     struck = starts = runs = 0
@@ -150,7 +153,7 @@ def torture(folder: Path, *, workers: int, kills: int, seed: int) -> Outcome:
         while not finished(run):
             inside = struck < kills and chance.random() < 0.4
             fault = (chance.choice(POINTS), chance.randint(1, 12)) if inside else None
-            pid = start(data, run, workers, fault)
+            pid = start(data, run, workers, fault, values)
             status = wait(pid, None if fault or struck >= kills else chance.uniform(0.02, 1.1) * length)
             if status is None:
                 os.killpg(pid, signal.SIGKILL)

@@ -5,67 +5,32 @@ A file gives the pixels that a careful viewer shows, or an ImageError that names
 
 from __future__ import annotations
 
-import errno
 import io
+import math
 import os
-import re
-import stat
 import threading
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, NamedTuple
 
 import numpy as np
 from PIL import ExifTags, Image
 
 from visus.core.errors import ImageError
+from visus.core.image_files import DAMAGED, EXTENSIONS, opened, read_small, recognise
+from visus.core.image_files import looks_like_image as looks_like_image
+from visus.core.jpeg import decode_jpeg, fast_jpeg, jpeg_layout
 
 MAX_PIXELS = 250_000_000
 MIN_SIDE = 2
 MAX_ASPECT = 100
 
-# What a file name promises. MPO is a JPEG with more pictures behind the first.
-EXTENSIONS = {
-    ".jpg": "JPEG", ".jpeg": "JPEG", ".jpe": "JPEG", ".jfif": "JPEG", ".mpo": "JPEG", ".png": "PNG",
-    ".apng": "PNG", ".webp": "WEBP", ".bmp": "BMP", ".dib": "BMP", ".tif": "TIFF", ".tiff": "TIFF",
-    ".gif": "GIF", ".avif": "AVIF", ".ppm": "PPM", ".pgm": "PPM", ".pbm": "PPM", ".pnm": "PPM",
-}
-
-# What its first bytes say.
-_MAGIC = {
-    "JPEG": rb"\xff\xd8\xff", "PNG": rb"\x89PNG\r\n\x1a\n", "GIF": rb"GIF8[79]a", "BMP": rb"BM",
-    "WEBP": rb"RIFF....WEBP", "TIFF": rb"II\*\0|MM\0\*|II\+\0|MM\0\+", "AVIF": rb"....ftypavi[fs]",
-    "PPM": rb"P[1-6]\s",
-}
-_MAGIC_PATTERN = re.compile(b"|".join(b"(?P<%s>%s)" % (k.encode(), v) for k, v in _MAGIC.items()), re.DOTALL)
-_HEAD_BYTES = 1024
-
-_OTHER_FILES = [  # (first bytes, what it is, what to do)
-    (rb"version https://git-lfs", "is a Git-LFS pointer, the image itself was not fetched",
-     "Run: git lfs pull"),
-    (rb"\s*<(!doctype\s+html|html|head|body)", "is an HTML page, not an image",
-     "A download went wrong: fetch the image again"),
-    (rb"\s*(<\?xml.*?)?(<!--.*?-->\s*)?(<!doctype svg.*?)?<svg", "is an SVG drawing, which has no pixels",
-     "Export it as PNG"),
-    (rb"%PDF-", "is a PDF document, not an image", "Export its pages as PNG"),
-    (rb"PK\x03\x04", "is a ZIP archive, not an image", "Unpack it"),
-    (rb"....ftyp(hei[cxms]|hev[cx]|mif1|msf1)", "is a HEIC photo, which is not supported",
-     "Convert it to JPEG"),
-    (rb"\0\0\0\x0cjP  |\xff\x4f\xff\x51", "is a JPEG 2000 image, which is not supported",
-     "Convert it to PNG"),
-    (rb"\0\0\0\x0cJXL |\xff\x0a", "is a JPEG XL image, which is not supported", "Convert it to PNG"),
-    (rb"8BPS", "is a Photoshop document, which is not supported", "Export it as PNG"),
-    (rb"P[Ff]\s", "is a floating-point image (PFM), whose value range is not known",
-     "Convert it to 8-bit or 16-bit PNG with the range that you mean"),
-]
-_NOT_IMAGES = [(re.compile(pattern, re.DOTALL | re.IGNORECASE), what, remedy)
-               for pattern, what, remedy in _OTHER_FILES]
+_QUICK_BYTES = 256 << 20  # a larger JPEG is read piece by piece
 
 _SMALLER = "Make the image smaller"
-_DAMAGED = "Replace the file, or leave it out with --on-bad-image skip"
 
 # EXIF orientation -> the operation that makes the picture upright (CIPA DC-008, tag 0x0112)
 _UPRIGHT = {
@@ -86,12 +51,32 @@ class ReadImage:
 
 @dataclass(frozen=True, slots=True)
 class ImageHeader:
-    """What a file says of itself before it is decoded. width, height: as shown, EXIF orientation applied."""
+    """What a file says of itself before it is decoded. width, height: as shown, EXIF orientation (1 to 8) applied."""
 
     width: int
     height: int
     channels: int
     format: str
+    orientation: int = 1
+
+
+class Part(NamedTuple):
+    """A box of an upright image, in its full-size pixels, wanted at 1 / `reduction` (1, 2, 4 or 8) of its size."""
+
+    top: int
+    left: int
+    height: int
+    width: int
+    reduction: int = 1
+
+    def reduced(self, height: int, width: int) -> tuple[slice, slice]:
+        """Rows and columns of the reduced image of height x width pixels that hold the box, whole pixels of it."""
+        top, left, box_height, box_width, by = self
+        return (slice(top // by, min(-(-(top + box_height) // by), height)),
+                slice(left // by, min(-(-(left + box_width) // by), width)))
+
+
+Limits = tuple[int, int, float]  # max_pixels, min_side, max_aspect
 
 
 def read_image(source: str | Path | bytes, *, background: tuple[int, int, int] = (255, 255, 255),
@@ -107,31 +92,122 @@ def read_image(source: str | Path | bytes, *, background: tuple[int, int, int] =
     Raises ImageError, naming the file and the remedy: missing, not a regular file (never opened), not an
     image (and what it is instead), over the limits, of floating-point or 32-bit values, damaged or truncated.
     """
+    return _read(source, None, background, (max_pixels, min_side, max_aspect), name)
+
+
+def read_part(source: str | Path | bytes, choose: Callable[[int, int], Part], *,
+              background: tuple[int, int, int] = (255, 255, 255), name: str | None = None) -> ReadImage:
+    """The part that `choose(height, width)` of the upright image names, for training: less is decoded than in
+    `read_image`.
+
+    At reduction 1 the pixels are those of `read_image`. A reduced JPEG comes from shortened inverse cosine transforms,
+    whoever decodes; of other formats the squares of `reduction` pixels are averaged. Raises as `read_image` does,
+    except for damage below the part, which may go unseen.
+    """
+    return _read(source, choose, background, (MAX_PIXELS, MIN_SIDE, MAX_ASPECT), name)
+
+
+def _read(source: str | Path | bytes, choose: Callable[[int, int], Part] | None, background: tuple[int, int, int],
+          limits: Limits, name: str | None) -> ReadImage:
     where = name if name is not None else ("image" if isinstance(source, bytes) else os.fspath(source))
-    with _opened(source, where) as file, _lenient_pillow():
-        kind = _recognise(file, where)
-        image = _decoder(file, kind, where)
-        _check_size(image.size, where, max_pixels, min_side, max_aspect)
+    quick = _quick_jpeg(source, choose, limits, where) if fast_jpeg() else None
+    if quick is not None:
+        return quick
+    with opened(source, where) as file:
+        kind = recognise(file, where)
         notes = [] if isinstance(source, bytes) else _extension_notes(os.fspath(source), kind)
-        try:
-            if kind == "TIFF":  # Pillow turns it while loading, and forgets the orientation
-                _orientation(image, notes)
-            image = _loaded(image, file, kind, notes)
-            transposed = None if kind == "TIFF" else _orientation(image, notes)
-            upright = image if transposed is None else image.transpose(transposed)
-            pixels = _to_pixels(upright, kind, background, notes, where)
-            frames = _frames(image)
-        except ImageError:
-            raise
-        except MemoryError as error:
-            raise ImageError("does not fit into memory", where=where, remedy=_SMALLER) from error
-        except Exception as error:  # decoders raise anything on damaged files
-            raise ImageError(_damage(error), where=where, remedy=_DAMAGED) from error
+        with _lenient_pillow():
+            return _with_pillow(file, kind, choose, background, limits, notes, where)
+
+
+def _quick_jpeg(source: str | Path | bytes, choose: Callable[[int, int], Part] | None, limits: Limits,
+                where: str) -> ReadImage | None:
+    """An ordinary JPEG, decoded by simplejpeg; None where Pillow has to look at it, or say what is wrong."""
+    data = source if isinstance(source, bytes) else read_small(os.fspath(source), _QUICK_BYTES)
+    layout = None if data is None else jpeg_layout(data)
+    if data is None or layout is None:
+        return None
+    _check_size((layout.width, layout.height), where, *limits)
+    notes = [] if isinstance(source, bytes) else _extension_notes(os.fspath(source), "JPEG")
+    transposed = None
+    if layout.described:
+        with _lenient_pillow():
+            try:
+                transposed = _orientation(_decoder(io.BytesIO(data), "JPEG", where), notes)
+            except ImageError:
+                return None
+    height, width = layout.height, layout.width
+    if transposed in _SWAPS_SIDES:
+        height, width = width, height
+    if choose is None:
+        pixels = decode_jpeg(data, layout)
+    else:
+        part = choose(height, width)
+        by = part.reduction
+        rows, columns = part.reduced(-(-height // by), -(-width // by))
+        pixels = decode_jpeg(data, layout, by, rows.stop if transposed is None else None)
+    if pixels is None:
+        return None
+    if transposed is not None:
+        turned = np.array(Image.fromarray(pixels if pixels.shape[2] == 3 else pixels[:, :, 0]).transpose(transposed))
+        pixels = turned if turned.ndim == 3 else turned[:, :, None]
+    return ReadImage(pixels if choose is None else pixels[rows, columns], tuple(notes))
+
+
+def _with_pillow(file: IO[bytes], kind: str, choose: Callable[[int, int], Part] | None,
+                 background: tuple[int, int, int], limits: Limits, notes: list[str], where: str) -> ReadImage:
+    image = _decoder(file, kind, where)
+    _check_size(image.size, where, *limits)
+    notes, part, by = list(notes), None, 1
+    try:
+        if kind == "TIFF":  # Pillow turns it while loading, and forgets the orientation
+            _orientation(image, notes)
+        if choose is not None and kind == "JPEG" and image.mode in ("L", "RGB"):
+            width, height = image.size
+            swapped = _orientation(image, []) in _SWAPS_SIDES
+            part = choose(width, height) if swapped else choose(height, width)
+            by = _shrink(image, part.reduction)
+        image = _loaded(image, file, kind, by, notes)
+        transposed = None if kind == "TIFF" else _orientation(image, notes)
+        upright = image if transposed is None else image.transpose(transposed)
+        pixels = _to_pixels(upright, kind, background, notes, where)
+        frames = _frames(image)
+    except ImageError:
+        raise
+    except MemoryError as error:
+        raise ImageError("does not fit into memory", where=where, remedy=_SMALLER) from error
+    except Exception as error:  # decoders raise anything on damaged files
+        raise ImageError(_damage(error), where=where, remedy=DAMAGED) from error
     if frames is None:
         notes.append("more than one frame, the first is used")
     elif frames > 1:
         notes.append(f"{frames} frames, the first is used")
+    if choose is not None:
+        pixels = _part_of(pixels, part or choose(*pixels.shape[:2]), by)
     return ReadImage(pixels, tuple(notes))
+
+
+def _shrink(image: Image.Image, reduction: int) -> int:
+    """Have Pillow decode a JPEG at 1 / reduction of its size. By how much it will be: `reduction`, or 1."""
+    width, height = image.size
+    if reduction > 1 and width >= reduction and height >= reduction:
+        image.draft(image.mode, (width // reduction, height // reduction))
+        assert image.size == (-(-width // reduction), -(-height // reduction)), "a draft of the size asked for"
+        return reduction
+    return 1
+
+
+def _part_of(pixels: np.ndarray, part: Part, done: int) -> np.ndarray:
+    """The part of an upright image that was already decoded at 1 / done of its size."""
+    by = part.reduction // done
+    height, width = pixels.shape[:2]
+    rows, columns = part.reduced(-(-height // by), -(-width // by))
+    if by == 1:
+        return pixels[rows, columns]
+    cut = pixels[rows.start * by:rows.stop * by, columns.start * by:columns.stop * by]
+    grey = cut.shape[2] == 1
+    reduced = np.array(Image.fromarray(cut[:, :, 0] if grey else cut).reduce(by))
+    return reduced[:, :, None] if grey else reduced
 
 
 def read_header(source: str | Path | bytes, *, max_pixels: int = MAX_PIXELS, min_side: int = MIN_SIDE,
@@ -141,8 +217,8 @@ def read_header(source: str | Path | bytes, *, max_pixels: int = MAX_PIXELS, min
     Raises ImageError as `read_image` does, except for damage that only decoding shows.
     """
     where = name if name is not None else ("image" if isinstance(source, bytes) else os.fspath(source))
-    with _opened(source, where) as file, _lenient_pillow():
-        kind = _recognise(file, where)
+    with opened(source, where) as file, _lenient_pillow():
+        kind = recognise(file, where)
         image = _decoder(file, kind, where)
         _check_size(image.size, where, max_pixels, min_side, max_aspect)
         _check_mode(image, kind, where)
@@ -152,101 +228,25 @@ def read_header(source: str | Path | bytes, *, max_pixels: int = MAX_PIXELS, min
         if kind != "TIFF" and transposed in _SWAPS_SIDES:  # Pillow swaps those of TIFF itself
             width, height = height, width
         channels = 1 if image.mode in ("1", "L", "LA", "La", "I") or image.mode.startswith("I;16") else 3
-        return ImageHeader(width, height, channels, kind)
-
-
-def looks_like_image(path: str) -> bool:
-    """Whether the first bytes of a regular file are those of a format that `read_image` decodes."""
-    try:
-        with _opened(path, path) as file:
-            return _MAGIC_PATTERN.match(file.read(16)) is not None
-    except ImageError:
-        return False
+        turned = next((value for value, operation in _UPRIGHT.items() if operation == transposed), 1)
+        return ImageHeader(width, height, channels, kind, turned)
 
 
 @contextmanager
-def _opened(source: str | Path | bytes, where: str) -> Iterator[IO[bytes]]:
-    """The file, opened only when it is a regular one: opening a FIFO or a device can hang or act."""
-    if isinstance(source, bytes):
-        yield io.BytesIO(source)
-        return
-    path = os.fspath(source)
-    try:
-        about = os.stat(path)
-        if not stat.S_ISREG(about.st_mode):
-            raise ImageError(f"is {_file_type(about.st_mode)}, not an image file", where=where,
-                             remedy="Remove it from the data, or leave it out with --on-bad-image skip")
-        file = open(path, "rb")  # noqa: SIM115 (closed below; opening has errors of its own)
-    except OSError as error:
-        raise ImageError(_open_problem(error, path), where=where,
-                         remedy="Check the path and the permissions, or leave it out with --on-bad-image skip"
-                         ) from error
-    except ValueError as error:  # a NUL in the name
-        raise ImageError("is not a possible file name", where=where) from error
-    with file:
-        yield file
-
-
-def _file_type(mode: int) -> str:
-    for test, text in ((stat.S_ISDIR, "a folder"), (stat.S_ISFIFO, "a FIFO (named pipe)"),
-                       (stat.S_ISSOCK, "a socket")):
-        if test(mode):
-            return text
-    return "a device"
-
-
-def _open_problem(error: OSError, path: str) -> str:
-    if error.errno == errno.ENOENT and os.path.islink(path):
-        return f"is a dangling link: its target {os.readlink(path)!r} does not exist"
-    if error.errno == errno.ENOENT:
-        return "no such file"
-    if error.errno == errno.ELOOP:
-        return "is a link that leads back to itself"
-    return f"cannot be opened: {error.strerror or error}"
-
-
-def _recognise(file: IO[bytes], where: str) -> str:
-    """The format by the first bytes, or an ImageError that says what the file is instead."""
-    try:
-        head = file.read(_HEAD_BYTES)
-    except OSError as error:
-        raise ImageError(f"cannot be read: {error.strerror}", where=where, remedy=_DAMAGED) from error
-    file.seek(0)
-    if not head:
-        raise ImageError("empty file (0 bytes)", where=where, remedy=_DAMAGED)
-    if not head.strip(b"\0"):
-        raise ImageError("starts with nothing but zero bytes: a copy or download was cut", where=where,
-                         remedy=_DAMAGED)
-    match = _MAGIC_PATTERN.match(head)
-    if match is not None:
-        kind = match.lastgroup
-        assert kind is not None
-        return kind
-    bare = head.removeprefix(b"\xef\xbb\xbf")
-    for pattern, what, remedy in _NOT_IMAGES:
-        if pattern.match(bare):
-            raise ImageError(what, where=where, remedy=remedy)
-    if len(head) < 12:
-        raise ImageError(f"too short to be an image ({len(head)} byte{'s' if len(head) > 1 else ''})",
-                         where=where, remedy=_DAMAGED)
-    if _is_text(head):
-        start = head[:40].decode("utf-8", "replace").split("\n")[0].strip()
-        raise ImageError(f"is a text file, not an image (it starts with {start!r})", where=where,
-                         remedy="Remove it from the data, or leave it out with --on-bad-image skip")
-    raise ImageError("is not an image of a known format", where=where,
-                     remedy="Known: " + ", ".join(sorted(_MAGIC)) + ". " + _DAMAGED)
-
-
-def _is_text(head: bytes) -> bool:
-    if b"\0" in head:
-        return False
-    try:
-        text = head.decode("utf-8")
-    except UnicodeDecodeError as error:
-        if error.start < len(head) - 4:  # else a character cut by the end of the head
-            return False
-        text = head[:error.start].decode("utf-8")
-    return all(c.isprintable() or c.isspace() for c in text)
+def stored_image(path: str) -> Iterator[Image.Image]:
+    """The image as the file stores it, for what is no picture (maps of labels): not decoded yet, its palette and bits
+    kept, EXIF not applied. Whatever the block raises about it becomes an ImageError that names the file."""
+    with opened(path, path) as file, _lenient_pillow():
+        image = _decoder(file, recognise(file, path), path)
+        _check_size(image.size, path, MAX_PIXELS, 1, math.inf)
+        try:
+            yield image
+        except ImageError:
+            raise
+        except MemoryError as error:
+            raise ImageError("does not fit into memory", where=path, remedy=_SMALLER) from error
+        except Exception as error:  # decoders raise anything on damaged files
+            raise ImageError(_damage(error), where=path, remedy="Replace the file") from error
 
 
 def _decoder(file: IO[bytes], kind: str, where: str) -> Image.Image:
@@ -260,7 +260,7 @@ def _decoder(file: IO[bytes], kind: str, where: str) -> Image.Image:
     except Exception as error:  # plugins raise anything on damaged headers
         unknown = isinstance(error, Image.UnidentifiedImageError)
         raise ImageError(f"is a {kind} file with a damaged header" if unknown else _damage(error),
-                         where=where, remedy=_DAMAGED) from error
+                         where=where, remedy=DAMAGED) from error
 
 
 def _damage(error: Exception) -> str:
@@ -282,7 +282,7 @@ def _check_size(size: tuple[int, int], where: str, max_pixels: int, min_side: in
     short, long = min(size), max(size)
     if short < min_side:
         raise ImageError(f"{width} x {height} pixels: a side is under the limit of {min_side} pixels",
-                         where=where, remedy=_DAMAGED)
+                         where=where, remedy=DAMAGED)
     if long > max_aspect * short:
         raise ImageError(f"{width} x {height} pixels: one side is more than {max_aspect:g} times the other",
                          where=where,
@@ -321,8 +321,8 @@ def _orientation(image: Image.Image, notes: list[str]) -> Image.Transpose | None
     return transposed
 
 
-def _loaded(image: Image.Image, file: IO[bytes], kind: str, notes: list[str]) -> Image.Image:
-    """The image, decoded.
+def _loaded(image: Image.Image, file: IO[bytes], kind: str, reduction: int, notes: list[str]) -> Image.Image:
+    """The image, decoded; a JPEG as `_shrink` had it reduced.
 
     A baseline JPEG that lacks its end marker is whole when two different continuations decode to equal
     pixels: then every block came from the file. Otherwise it is truncated.
@@ -337,6 +337,8 @@ def _loaded(image: Image.Image, file: IO[bytes], kind: str, notes: list[str]) ->
         data = file.read()
         ended, continued = (Image.open(io.BytesIO(data + tail + b"\xff\xd9"), formats=["JPEG"])
                             for tail in (b"", bytes(range(1, 251)) * 4))
+        for again in (ended, continued):
+            _shrink(again, reduction)
         if ended.tobytes() != continued.tobytes():
             raise
         notes.append("JPEG end marker is missing, all pixels are there")

@@ -51,19 +51,30 @@ class Preprocessing:
         """uint8 [H, W, C] -> uint8 [channels, height, width], before normalisation."""
         import torch
 
-        images = torch.from_numpy(np.require(pixels, requirements=["C", "W"])).permute(2, 0, 1)  # [C, H, W]
-        return self.resized_batch(images.unsqueeze(0))[0]
+        return torch.from_numpy(np.ascontiguousarray(self.resized_planes(pixels)))
+
+    def resized_planes(self, pixels: np.ndarray) -> np.ndarray:
+        """As `resized`, as a view of an array that may have another order in memory."""
+        import torch
+
+        array = pixels if pixels.flags.c_contiguous and pixels.flags.writeable else np.array(pixels, order="C")
+        # a batch of one with all its strides (None or unsqueeze would give it others), so that torch sees channels_last
+        # and takes a kernel that is twice as fast
+        images = torch.from_numpy(array.reshape(1, *array.shape).transpose(0, 3, 1, 2))
+        return self.resized_batch(images).numpy()[0]
 
     def resized_batch(self, images: Tensor) -> Tensor:
         """uint8 [B, C, H, W] -> uint8 [B, channels, height, width], before normalisation."""
-        from visus.ops.resample import center_crop, pad_to, resize, to_channels
+        from visus.ops.resample import resize, to_channels
+
+        if self.resize == "squash":
+            return resize(to_channels(images, self.channels), self.size, self.interpolation)
+        from visus.ops.resample import center_crop, pad_to
 
         images = to_channels(images, self.channels)
         height, width = images.shape[-2:]
         target_h, target_w = self.size
-        if self.resize == "squash":
-            out = resize(images, self.size, self.interpolation)
-        elif self.resize == "crop":
+        if self.resize == "crop":
             scale = max(target_h / self.crop_fraction / height, target_w / self.crop_fraction / width)
             scaled = (max(target_h, round(height * scale)), max(target_w, round(width * scale)))
             out = center_crop(resize(images, scaled, self.interpolation), self.size)

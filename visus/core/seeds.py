@@ -10,8 +10,10 @@ _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
 
 def hash64(values: np.ndarray | int, *keys: int | str) -> np.ndarray:
     """splitmix64 of each value under the keys: uint64, the same on every platform and version."""
-    state = np.uint64(_key(keys))
-    z = np.asarray(values).astype(np.uint64)
+    return _hashed(np.asarray(values).astype(np.uint64), np.uint64(_key(keys)))
+
+
+def _hashed(z: np.ndarray, state: np.ndarray | np.uint64) -> np.ndarray:
     with np.errstate(over="ignore"):
         z = (z + state) * _GOLDEN + state
         z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
@@ -43,7 +45,8 @@ def uniform(index: np.ndarray | int, *keys: int | str, draws: int | None = None)
     index = np.asarray(index)
     if draws is None:
         return (hash64(index, *keys) >> np.uint64(11)).astype(np.float64) * 2.0**-53
-    return np.stack([uniform(index, *keys, f"draw{d}") for d in range(draws)], axis=-1)
+    states = np.array([_key((*keys, f"draw{d}")) for d in range(draws)], np.uint64)  # of all draws at once
+    return (_hashed(index.astype(np.uint64)[..., None], states) >> np.uint64(11)).astype(np.float64) * 2.0**-53
 
 
 def permutation(count: int, *keys: int | str) -> np.ndarray:

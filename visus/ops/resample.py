@@ -9,6 +9,9 @@ from torch import Tensor
 # ITU-R 601 luma in 16-bit fixed point, the rounding that Pillow's convert("L") uses.
 _LUMA = (19595, 38470, 7471)
 
+# What F.interpolate calls after a good deal of Python, which counts for small images; None where torch renames it.
+_KERNELS = {name: getattr(torch._C._nn, f"_upsample_{name}2d_aa", None) for name in ("bilinear", "bicubic")}
+
 
 def resize(images: Tensor, size: tuple[int, int], interpolation: str = "bilinear") -> Tensor:
     """To `size` = (height, width), antialiased; uint8 stays uint8 (rounded), float stays float.
@@ -19,6 +22,9 @@ def resize(images: Tensor, size: tuple[int, int], interpolation: str = "bilinear
         return images
     if interpolation == "nearest":
         return F.interpolate(images, size=size, mode="nearest-exact")
+    kernel = _KERNELS.get(interpolation)
+    if kernel is not None and images.ndim == 4:
+        return kernel(images, size, False, None, None)
     return F.interpolate(images, size=size, mode=interpolation, antialias=True, align_corners=False)
 
 
