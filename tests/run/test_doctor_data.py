@@ -3,18 +3,21 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
 from PIL import Image
 
 from tests.doctor.images.sets import blobs
+from tests.run.marked import SIDE, marked_samples, run_length
 from visus.core.errors import UserError
+from visus.data.objects import LabelMaps, Outlines
 from visus.data.opening import open_samples
 from visus.data.samples import Samples
 from visus.data.split import split_samples
 from visus.doctor.images.exhibits import shown
-from visus.run.doctor_data import doctor_data, examine_images, file_facts, image_set
+from visus.run.doctor_data import doctor_data, examine_images, extents, file_facts, image_set, marked_part
 
 
 def save(path, pixels, **options):
@@ -130,3 +133,68 @@ def test_evidence_is_kept_for_the_page():
     diagnosis = examine_images(images, skip=("label-noise",))
     assert any(f.check == "exact-duplicates" for f in diagnosis.findings)
     assert {e.images for e in shown(images)["exact-duplicates"]} == {(0, 200), (1, 201), (2, 202)}
+
+
+def test_marked_sets_are_checked_and_the_page_shows_the_objects(tmp_path, monkeypatch):
+    samples = marked_samples(24)
+    boxes = samples.objects.boxes.copy()
+    boxes[4], boxes[7] = (-30, 10, 20, 20), (5, 5, 5, 20)
+    objects = replace(samples.objects, boxes=boxes, outlines=None)
+    stated = np.tile(np.array([[SIDE, SIDE]]), (24, 1))
+    sick = replace(samples, objects=objects, stated_sizes=stated, images=blobs(24, side=SIDE))
+    monkeypatch.setattr("visus.run.doctor_data.open_samples", lambda path, format: sick)
+    diagnosis = doctor_data("marked", out=tmp_path / "page.html")
+    found = {f.check: f for f in diagnosis.findings}
+    assert {"boxes-outside", "tiny-boxes", "unmarked-images"} <= set(found) and not diagnosis.left_out
+    assert "marked.npz[2]: disc -30, 10 to 20, 20 in an image of 60 x 60" in found["boxes-outside"].evidence
+    text = (tmp_path / "page.html").read_text()
+    assert "Boxes that leave the image" in text and "Empty and tiny boxes" in text
+    assert text.count("data:image/png;base64,") == 3
+    healthy = replace(samples, images=blobs(24, side=SIDE), stated_sizes=stated,
+                      split=np.array(["train"] * 18 + ["val"] * 6))
+    monkeypatch.setattr("visus.run.doctor_data.open_samples", lambda path, format: healthy)
+    assert {f.check for f in doctor_data("marked").findings} == {"unmarked-images"}
+
+
+def test_sets_of_label_maps_are_checked_without_asking_which_classes_an_image_shows(tmp_path, monkeypatch):
+    pictures = blobs(12, side=40, channels=3)
+    for k, pixels in enumerate(pictures):
+        save(tmp_path / "data" / "images" / f"{k}.png", pixels)
+        labels = np.full((40, 40, 1), k % 2, np.uint8)
+        if k == 3:
+            labels[:5] = 9
+        save(tmp_path / "data" / "maps" / f"{k}.png", labels if k != 4 else np.full((40, 40, 1), 255, np.uint8))
+    from visus.data.samples import Samples
+
+    maps = LabelMaps(paths=tuple(f"maps/{k}.png" for k in range(12)), root=str(tmp_path / "data"),
+                     table={0: 0, 1: 1, 255: -1})
+    samples = Samples(format="masks", classes=("road", "sky"), targets=np.zeros((12, 2), np.float32), label_maps=maps,
+                      paths=tuple(f"images/{k}.png" for k in range(12)), root=str(tmp_path / "data"))
+    monkeypatch.setattr("visus.run.doctor_data.open_samples", lambda path, format: samples)
+    diagnosis = doctor_data(tmp_path / "data", out=tmp_path / "page.html")
+    assert [(f.check, f.severity) for f in diagnosis.findings] == [("label-map-values", "error"),
+                                                                   ("label-map-values", "warning")]
+    assert "9 (200 pixels" in diagnosis.findings[0].evidence and "maps/3.png" in diagnosis.findings[0].evidence
+    assert "not known which classes" in diagnosis.left_out["making splits"]
+    assert "Label maps that do not fit" in (tmp_path / "page.html").read_text()
+
+
+def test_the_extent_of_outlines_is_that_of_their_points_or_runs():
+    outlines = Outlines(polygons=np.array([0, 2, 2, 2]), vertices=np.array([0, 3, 6]),
+                        points=np.array([[1, 2], [5, 2], [3, 9], [0, 4], [2, 4], [2, 5]], np.float64),
+                        runs={2: run_length(20, 30, slice(4, 8), slice(10, 15))})
+    found = extents(outlines)
+    assert found[0].tolist() == [0, 2, 5, 9] and np.isnan(found[1]).all() and found[2].tolist() == [10, 4, 15, 8]
+
+
+def test_a_picture_of_a_small_object_is_cut_to_where_it_lies():
+    pixels = np.full((1000, 1000, 3), 120, np.uint8)
+    pixels[500:, 500:] = 30
+    objects = replace(marked_samples().objects, outlines=None)
+    boxes = objects.boxes.copy()
+    boxes[0] = (600, 600, 604, 604)
+    image = np.asarray(marked_part(pixels, replace(objects, boxes=boxes), 0, (0,), ("disc", "person")), np.int64)
+    assert image.shape == (200, 200, 3) and (np.abs(image - 30).max(-1) < 3).mean() > 0.7  # nothing of the other part
+    for wild in ((np.nan, 0, 1, 1), (2000, 2000, 2100, 2100), (-50, -50, -20, -20)):
+        boxes[0] = wild
+        marked_part(pixels, replace(objects, boxes=boxes), 0, (0,), ("disc", "person"))

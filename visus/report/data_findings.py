@@ -22,6 +22,11 @@ TITLES = {
     "exact-duplicates": "Equal images", "near-duplicates": "Near twins", "split-leak": "Twins across splits",
     "conflicting-labels": "Twins with different labels", "label-noise": "Labels that look wrong",
     "group-leak": "Belonging together, in different splits", "odd-images": "Odd images",
+    "boxes-outside": "Boxes that leave the image", "tiny-boxes": "Empty and tiny boxes",
+    "duplicate-boxes": "Marked twice", "whole-image-boxes": "Boxes around everything",
+    "stated-size": "Another size than the annotations say", "unmarked-images": "Images without objects",
+    "outline-box": "Outlines unlike their boxes", "keypoints-outside": "Keypoints outside of the image",
+    "label-map-values": "Label maps that do not fit",
 }
 _SEVERITIES = ("error", "warning", "note")
 

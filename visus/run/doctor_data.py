@@ -16,15 +16,19 @@ from PIL import Image
 
 from visus.core.errors import DataError, UserError
 from visus.core.files import write_text
+from visus.data.masks import runs_box
+from visus.data.objects import Objects, Outlines
 from visus.data.opening import open_samples
 from visus.data.samples import SPLITS, Samples
 from visus.data.split import split_samples
 from visus.doctor.diagnosis import Diagnosis, checks, run_checks
-from visus.doctor.image_set import ImageSet
+from visus.doctor.image_set import ImageSet, Marks
 from visus.doctor.images.exhibits import Exhibit, label_names, shown
 from visus.doctor.images.imbalance import class_counts
 from visus.doctor.images.pixels import pixels_of
 from visus.report.thumbnails import picture_uri
+from visus.run.draw_data import draw_objects, draw_regions, labels_of
+from visus.run.inspect_data import lies_inside
 from visus.run.thumbnails import thumbnail
 
 if TYPE_CHECKING:
@@ -32,6 +36,7 @@ if TYPE_CHECKING:
 
 TINY_PX = 64  # images up to this side are embedded as they are, and shown with their pixels as squares
 JPEG_QUALITY = 85
+MARKED_PX, LEAST_PART_PX = 200, 64  # side of a picture of objects; what is shown around a small one
 EXIF_BYTES = 1 << 16  # an EXIF block lies in one segment of a JPEG file, which is no longer
 _EXIF_IFD, _TAKEN, _FRACTION, _SERIAL, _MAKE, _MODEL = 0x8769, 0x9003, 0x9291, 0xA431, 0x010F, 0x0110  # CIPA DC-008
 
@@ -45,7 +50,7 @@ def doctor_data(path: str | Path, *, format: str = "auto", out: str | Path | Non
     Raises DataError when the path is no data set, UserError when `out` lies inside the data, ResourceError when it
     cannot be written.
     """
-    if out is not None and _inside(out, path):
+    if out is not None and lies_inside(out, path):
         raise UserError("lies in the data folder, where nothing is written", where=out,
                         remedy="Give a path elsewhere")
     begun = time.perf_counter()
@@ -65,14 +70,41 @@ def image_set(samples: Samples, splits: Mapping[str, np.ndarray], *, seconds: fl
     split = np.full(len(samples), "", "<U16")
     for name, places in splits.items():
         split[places] = name
-    labels = samples.targets > 0 if samples.multi_label else samples.targets.astype(np.int64)
+    labels = None
+    if presence_known(samples):
+        labels = samples.targets > 0 if samples.multi_label else samples.targets.astype(np.int64)
     sizes = None
     if samples.images is not None:
         sizes = np.tile(np.array(samples.images.shape[1:3], np.int64), (len(samples), 1))
     return ImageSet(
         read=samples.read, labels=labels, split=split, classes=samples.classes, sizes=sizes, groups=samples.groups,
         sources=samples.paths or tuple(samples.source(i) for i in range(len(samples))), seconds=seconds,
-        about=None if samples.in_memory or samples.encoded is not None else lambda i: file_facts(samples.path(i)))
+        about=None if samples.in_memory or samples.encoded is not None else lambda i: file_facts(samples.path(i)),
+        marks=marks_of(samples), stated=samples.stated_sizes,
+        label_map=None if samples.label_maps is None else lambda i: labels_of(samples, i))
+
+
+def marks_of(samples: Samples) -> Marks | None:
+    """The objects of the samples as the checks see them; None where none are marked."""
+    objects = samples.objects
+    if objects is None:
+        return None
+    return Marks(image=objects.image_of, labels=objects.labels, boxes=objects.boxes, crowd=objects.crowd,
+                 relative=objects.relative, shapes=None if objects.outlines is None else extents(objects.outlines),
+                 keypoints=objects.keypoints)
+
+
+def extents(outlines: Outlines) -> np.ndarray:
+    """float64 [M, 4], x1 y1 x2 y2 around each outline; NaN where there is none."""
+    found = np.full((len(outlines), 4), np.nan)
+    first, last = outlines.vertices[outlines.polygons[:-1]], outlines.vertices[outlines.polygons[1:]]
+    drawn = np.flatnonzero(last > first)  # the points of an object lie in a row
+    if len(drawn):
+        found[drawn, :2] = np.minimum.reduceat(outlines.points, first[drawn])
+        found[drawn, 2:] = np.maximum.reduceat(outlines.points, first[drawn])
+    for k, runs in outlines.runs.items():
+        found[k] = runs_box(runs)
+    return found
 
 
 def examine_images(images: ImageSet, *, budget_s: float = 20.0, skip: Sequence[str] = (),
@@ -81,6 +113,32 @@ def examine_images(images: ImageSet, *, budget_s: float = 20.0, skip: Sequence[s
     images = replace(images, seconds=budget_s)
     return run_checks(checks("images"), lambda entry: entry.build(images), budget_s=budget_s, skip=skip,
                       progress=progress)
+
+
+def marked_part(pixels: np.ndarray, objects: Objects, image: int, marks: Sequence[int],
+                classes: Sequence[str]) -> Image.Image:
+    """The part of an image, uint8 [H, W, C], around some of its objects, with them drawn into it."""
+    height, width = pixels.shape[:2]
+    rows = np.array(marks, np.int64) - objects.start[image]
+    chosen = objects.of(image, height, width)
+    chosen = replace(
+        chosen, start=np.array([0, len(rows)]), labels=chosen.labels[rows], boxes=chosen.boxes[rows],
+        crowd=chosen.crowd[rows], difficult=chosen.difficult[rows], ids=None,
+        outlines=None if chosen.outlines is None else chosen.outlines.take(rows),
+        keypoints=None if chosen.keypoints is None else chosen.keypoints[rows])
+    edge = np.array([width, height], np.float64)
+    low, high = (np.nan_to_num(chosen.boxes[:, part]).clip(0, edge) for part in (slice(0, 2), slice(2, 4)))
+    low, high = np.minimum(low, high).min(0), np.maximum(low, high).max(0)
+    room = np.maximum(high - low, LEAST_PART_PX / 2)
+    low, high = np.floor((low - room).clip(0, edge - 1)).astype(int), np.ceil((high + room).clip(1, edge)).astype(int)
+    part = pixels[low[1]:high[1], low[0]:high[0]]
+    outlines = chosen.outlines
+    if outlines is not None:
+        outlines = replace(outlines, points=outlines.points - low, runs={})
+    points = chosen.keypoints
+    moved = replace(chosen, boxes=chosen.boxes - np.tile(low, 2), outlines=outlines,
+                    keypoints=None if points is None else points - np.array([*low, 0]))
+    return draw_objects(part, moved, classes, MARKED_PX)
 
 
 def file_facts(path: str) -> tuple[float, float, str]:
@@ -115,16 +173,19 @@ def _exif(block: bytes) -> tuple[float, str]:
 def _divided(samples: Samples) -> tuple[dict[str, np.ndarray], str]:
     """The splits that a training would use, and '' or why there can be none: then those that the data give."""
     try:
-        return split_samples(samples), ""
+        if presence_known(samples):
+            return split_samples(samples), ""
+        problem = "" if (samples.split != "").any() else "it is not known which classes an image shows"
     except DataError as error:
-        given = {name: np.flatnonzero(samples.split == name) for name in SPLITS}
-        given["train"] = np.flatnonzero((samples.split == "train") | (samples.split == ""))
-        return {name: places for name, places in given.items() if len(places)}, error.problem
+        problem = error.problem
+    given = {name: np.flatnonzero(samples.split == name) for name in SPLITS}
+    given["train"] = np.flatnonzero((samples.split == "train") | (samples.split == ""))
+    return {name: places for name, places in given.items() if len(places)}, problem
 
 
-def _inside(out: str | Path, path: str | Path) -> bool:
-    folder = Path(os.path.realpath(path))
-    return folder.is_dir() and folder in Path(os.path.realpath(out)).parents
+def presence_known(samples: Samples) -> bool:
+    """Whether the samples say which classes an image shows: maps of labels and captions alone do not."""
+    return bool(len(samples.classes)) and (samples.label_maps is None or bool(samples.targets.any()))
 
 
 def _page(path: str | Path, samples: Samples, images: ImageSet, diagnosis: Diagnosis,
@@ -139,37 +200,45 @@ def _page(path: str | Path, samples: Samples, images: ImageSet, diagnosis: Diagn
     splits = {name: places for name in SPLITS if (places := images.splits().get(name)) is not None}
     return render_data_findings(DataView(
         name=Path(os.path.abspath(path)).name or str(path), recognised=samples.recognised, findings=diagnosis.findings,
-        galleries=_galleries(images, diagnosis), checks=rows, left_out=tuple(diagnosis.left_out.items()),
+        galleries=_galleries(images, samples, diagnosis), checks=rows, left_out=tuple(diagnosis.left_out.items()),
         classes=samples.classes, splits={name: len(places) for name, places in splits.items()},
-        counts={name: class_counts(images, places).tolist() for name, places in splits.items()},
+        counts={} if images.labels is None else {name: class_counts(images, places).tolist()
+                                                 for name, places in splits.items()},
         given=tuple(name for name in SPLITS if (samples.split == name).any()), looked=pixels.looked, total=pixels.total,
         seconds=seconds, notes=samples.notes, command=("visus", "doctor", "data", os.fspath(path))))
 
 
-def _galleries(images: ImageSet, diagnosis: Diagnosis) -> list[Gallery]:
+def _galleries(images: ImageSet, samples: Samples, diagnosis: Diagnosis) -> list[Gallery]:
     """The images that the findings name, in the order of the findings."""
     from visus.report.data_findings import Gallery
 
     kept = shown(images)
     names = dict.fromkeys(finding.check for finding in diagnosis.findings)
-    return [Gallery(check=name, items=[(_pictures(images, exhibit), exhibit.words) for exhibit in kept[name]])
+    return [Gallery(check=name, items=[(_pictures(images, samples, exhibit), exhibit.words) for exhibit in kept[name]])
             for name in names if kept.get(name)]
 
 
-def _pictures(images: ImageSet, exhibit: Exhibit) -> list[Picture]:
+def _pictures(images: ImageSet, samples: Samples, exhibit: Exhibit) -> list[Picture]:
     from visus.report.data_findings import Picture
 
-    return [Picture(uri=_encoded(images, i), source=images.sources[i], label=label_names(images, i),
+    return [Picture(uri=_encoded(images, samples, i, exhibit), source=images.sources[i], label=label_names(images, i),
                     split=str(images.split[i])) for i in exhibit.images]
 
 
-def _encoded(images: ImageSet, place: int) -> str | None:
+def _encoded(images: ImageSet, samples: Samples, place: int, exhibit: Exhibit) -> str | None:
+    file = io.BytesIO()
     try:
         pixels = images.read(place)
+        pixels = pixels[..., None] if pixels.ndim == 2 else pixels
+        labels = labels_of(samples, place) if exhibit.regions else None
     except DataError:
         return None  # it went away since it was looked at
-    pixels = pixels[..., None] if pixels.ndim == 2 else pixels
-    file = io.BytesIO()
+    if exhibit.marks and samples.objects is not None:
+        marked_part(pixels, samples.objects, place, exhibit.marks, samples.classes).save(file, "PNG")
+        return picture_uri(file.getvalue())
+    if labels is not None:
+        draw_regions(pixels, labels, samples.classes, MARKED_PX).save(file, "PNG")
+        return picture_uri(file.getvalue())
     if max(pixels.shape[:2]) <= TINY_PX:
         Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels).save(file, "PNG")
     else:

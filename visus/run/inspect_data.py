@@ -1,24 +1,31 @@
-"""Looking at a data set before training: counts, sizes, problems, and a contact sheet."""
+"""Looking at a data set before training: counts, sizes, problems, what is marked in the images, and pictures of it."""
 
 from __future__ import annotations
 
 import html
+import os
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-from visus.core.errors import ImageError
-from visus.core.files import atomic
+from visus.core.errors import ImageError, UserError
+from visus.core.files import atomic, write_text
 from visus.core.seeds import permutation
 from visus.data.opening import open_samples
 from visus.data.samples import SPLITS, Samples
 from visus.data.scan import survey_images
+from visus.report.heat import picture
+from visus.run.draw_data import fitted
+from visus.run.measure_data import SIZED_IMAGES, ObjectFacts, object_facts
+
+if TYPE_CHECKING:
+    from visus.run.data_pictures import DataPictures
 
 DECODED_IMAGES = 20_000  # above this many only the headers are checked
-SIZED_IMAGES = 2_000
 PROBLEMS_SHOWN = 20
 
 
@@ -29,6 +36,7 @@ class DataFacts:
     counts: split ('all' where the data give none) -> class -> images. smallest, median, largest: (height, width).
     common_sizes: up to five (height, width, images among those sized). channels: 1 when all sized images are grey.
     problems: (file, what is wrong) of every image that cannot be read. notes: what was recognised, ignored, decided.
+    objects: what is marked. label_maps, captions: how many there are.
     """
 
     path: str
@@ -46,6 +54,9 @@ class DataFacts:
     sized: int
     problems: tuple[tuple[str, str], ...] = ()
     notes: tuple[str, ...] = ()
+    objects: ObjectFacts | None = None
+    label_maps: int = 0
+    captions: int = 0
 
     def sizes_sentence(self) -> str:
         """The sizes in words, height x width."""
@@ -55,6 +66,20 @@ class DataFacts:
         text = " to ".join(f"{h} x {w}" for h, w in (self.smallest, self.largest))
         basis = "" if self.sized == self.count else f" (of {self.sized:,} looked at)"
         return f"sizes    {text} pixels (height x width), median {self.median[0]} x {self.median[1]}, {kind}{basis}"
+
+    def columns(self) -> dict[str, dict[str, int]]:
+        """Title of a column -> class -> number: images of each split and, where they are marked, objects."""
+        found = {name: counts for name, counts in self.counts.items() if any(counts.values())}
+        if self.objects is None:
+            return found
+        return {**{f"{name}: images": counts for name, counts in found.items()},
+                **{f"{name}: objects": counts for name, counts in self.objects.counts.items()}}
+
+    def marks_lines(self) -> list[str]:
+        """What is marked in the images, in words."""
+        lines = [] if self.objects is None else [self.objects.sentence()]
+        lines += [f"maps     {self.label_maps:,} label maps"] * (self.label_maps > 0)
+        return lines + [f"captions {self.captions:,}"] * (self.captions > 0)
 
     def problem_lines(self) -> list[str]:
         lines = [f"{name}: {problem}" for name, problem in self.problems[:PROBLEMS_SHOWN]]
@@ -74,13 +99,41 @@ class DataFacts:
                 f"<table><tr><th></th>{head}</tr>{rows}</table>{more}<ul>{lines}</ul></div>")
 
 
-def show_data(path: str | Path, format: str = "auto", out: str | Path | None = None) -> DataFacts:
-    """Look at a data set. out: a PNG file to write the contact sheet to.
+def show_data(path: str | Path, format: str = "auto", out: str | Path | None = None, *,
+              page: str | Path | None = None, augment: str | Path | None = None) -> DataFacts:
+    """Look at a data set. out: a PNG file for a sheet of pictures: images of each class, their marks, charts. page: an
+    HTML file for the same. augment: a recipe, or 'auto' for what `visus train` would choose, whose effect is drawn.
 
-    Raises DataError when the path is no data set, ResourceError when `out` cannot be written. Images that cannot be
-    read are no error here: they are in `problems`.
+    Raises DataError when the path is no data set, RecipeError for a recipe that cannot be used, UserError when `out` or
+    `page` lies inside the data, ResourceError when it cannot be written. Images that cannot be read are no error here:
+    they are in `problems`.
     """
+    for place in (out, page):
+        if place is not None and lies_inside(place, path):
+            raise UserError("lies in the data folder, where nothing is written", where=place,
+                            remedy="Give a path elsewhere")
     samples = open_samples(path, format)
+    facts = _facts(path, samples)
+    if out is None and page is None:
+        return facts
+    from visus.run.data_pictures import look, sheet
+
+    pictures = look(samples, augment)
+    if out is not None:
+        with atomic(out) as file:
+            sheet(pictures, "").save(file, "PNG")
+    if page is not None:
+        write_text(page, _page(path, samples, facts, pictures, augment))
+    return facts
+
+
+def lies_inside(place: str | Path, path: str | Path) -> bool:
+    """Whether the file `place` lies in the folder `path`, links followed."""
+    folder = Path(os.path.realpath(path))
+    return folder.is_dir() and folder in Path(os.path.realpath(place)).parents
+
+
+def _facts(path: str | Path, samples: Samples) -> DataFacts:
     decode = len(samples) <= DECODED_IMAGES
     survey = survey_images(samples, decode=decode)
     notes = [*samples.notes, *(f"{count:,} images: {note}" for note, count in sorted(survey.notes.items()))]
@@ -91,16 +144,37 @@ def show_data(path: str | Path, format: str = "auto", out: str | Path | None = N
     sizes, channels = usable.sizes(SIZED_IMAGES) if len(usable) else (np.zeros((1, 2), np.int64), 3)
     areas = sizes.prod(1)
     common = Counter(map(tuple, sizes.tolist())).most_common(5)
-    facts = DataFacts(
+    maps = 0 if samples.label_maps is None else sum(map(bool, samples.label_maps.paths))
+    return DataFacts(
         path=str(path), format=samples.format, recognised=samples.recognised, count=len(samples),
         classes=samples.classes, multi_label=samples.multi_label, counts=_counts(samples), channels=channels,
         smallest=_pair(sizes[areas.argmin()]), median=_pair(np.median(sizes, axis=0)),
         largest=_pair(sizes[areas.argmax()]), common_sizes=tuple((h, w, n) for (h, w), n in common), sized=len(sizes),
-        problems=tuple((b.source, b.problem) for b in survey.bad), notes=tuple(notes))
-    if out is not None:
-        with atomic(out) as file:
-            draw_contact_sheet(samples).save(file, "PNG")
-    return facts
+        problems=tuple((b.source, b.problem) for b in survey.bad), notes=tuple(notes), objects=object_facts(samples),
+        label_maps=maps, captions=sum(map(len, samples.captions or ())))
+
+
+def _page(path: str | Path, samples: Samples, facts: DataFacts, pictures: DataPictures,
+          augment: str | Path | None) -> str:
+    from visus.report.data_view import DataSetView, Shown, render_data_view
+    from visus.report.formatting import integer
+    from visus.run.data_pictures import encoded, row_picture
+
+    given = {name: int((samples.split == name).sum()) for name in SPLITS if (samples.split == name).any()}
+    rows = [("Images", integer(facts.count), ""), ("Classes", integer(len(facts.classes)), ""),
+            ("Splits", " / ".join(map(integer, given.values())) or "none", " / ".join(given) or "training makes them"),
+            ("Median size", f"{facts.median[0]} x {facts.median[1]}", "height x width in pixels")]
+    if facts.objects is not None:
+        rows.append(("Objects", integer(facts.objects.count), f"median {facts.objects.per_image[1]:g} an image"))
+    rows += [("Label maps", integer(facts.label_maps), "")] * (facts.label_maps > 0)
+    rows += [("Captions", integer(facts.captions), "")] * (facts.captions > 0)
+    command = ["visus", "data", "show", os.fspath(path), *(["--augment", str(augment)] if augment else [])]
+    return render_data_view(DataSetView(
+        name=Path(os.path.abspath(path)).name or str(path), recognised=facts.recognised, facts=rows,
+        contact=encoded(pictures.contact), notes=facts.notes, problems=facts.problem_lines(), classes=facts.classes,
+        counts=facts.columns(), charts=pictures.charts, augmented=[encoded(row_picture(r)) for r in pictures.augmented],
+        annotated=[Shown(picture=encoded(one.picture), source=one.source, captions=one.captions)
+                   for one in pictures.annotated], steps=pictures.steps, command=command))
 
 
 def contact_sheet(path: str | Path, format: str = "auto", *, per_class: int = 8, side_px: int = 96,
@@ -111,30 +185,37 @@ def contact_sheet(path: str | Path, format: str = "auto", *, per_class: int = 8,
 
 def draw_contact_sheet(samples: Samples, *, per_class: int = 8, side_px: int = 96,
                        max_classes: int = 40) -> Image.Image:
-    """One row per class: its name, its count and up to `per_class` images chosen at random, the same each time.
+    """One row per class: its name, its count and up to `per_class` images chosen at random, the same each time; rows
+    without names where it is not known which classes an image shows.
 
     side_px: side of the square that an image is fitted into. Images that cannot be read are shown as a crossed box.
     """
     font = ImageFont.load_default(14)
-    classes = range(min(len(samples.classes), max_classes))
     gap, name_px, title_px = 6, 170, 30
+    counts = samples.class_counts()
+    known = bool(counts.any())
+    classes = range(min(len(samples.classes), max_classes)) if known else range(0)
+    rows = [(fitted(samples.classes[k], font, name_px - 2 * gap), f"{counts[k]:,}", _members(samples, k))
+            for k in classes]
+    if not known:
+        everyone = permutation(len(samples), 0, "contact sheet")[:4 * per_class]
+        rows = [("", "", everyone[k:k + per_class]) for k in range(0, len(everyone), per_class)]
+        name_px = gap
     width = name_px + per_class * (side_px + gap) + gap
-    more = len(samples.classes) - len(classes)
-    height = title_px + len(classes) * (side_px + gap) + gap + (title_px if more else 0)
+    more = len(samples.classes) - len(classes) if known else 0
+    height = title_px + len(rows) * (side_px + gap) + gap + (title_px if more else 0)
     sheet = Image.new("RGB", (width, height), "white")
     draw = ImageDraw.Draw(sheet)
-    draw.text((gap, 7), _fitted(samples.recognised, font, width - 2 * gap), fill="black", font=font)
-    counts = samples.class_counts()
-    for row, label in enumerate(classes):
+    draw.text((gap, 7), fitted(samples.recognised, font, width - 2 * gap), fill="black", font=font)
+    for row, (name, count, members) in enumerate(rows):
         top = title_px + row * (side_px + gap)
-        name = _fitted(samples.classes[label], font, name_px - 2 * gap)
         draw.text((gap, top + side_px // 2 - 18), name, fill="black", font=font)
-        draw.text((gap, top + side_px // 2 + 2), f"{counts[label]:,}", fill="gray", font=font)
-        members = np.flatnonzero(samples.targets[:, label] if samples.multi_label else samples.targets == label)
-        for column, i in enumerate(members[permutation(len(members), 0, "contact sheet", label)][:per_class]):
+        draw.text((gap, top + side_px // 2 + 2), count, fill="gray", font=font)
+        for column, i in enumerate(members[:per_class]):
             place = (name_px + column * (side_px + gap), top)
             try:
-                _paste(sheet, samples.read(int(i)), place, side_px)
+                small = picture(samples.read(int(i)), side_px)
+                sheet.paste(small, (place[0] + (side_px - small.width) // 2, top + (side_px - small.height) // 2))
             except ImageError:
                 corner = (place[0] + side_px - 1, top + side_px - 1)
                 draw.rectangle((place, corner), outline="red")
@@ -144,21 +225,10 @@ def draw_contact_sheet(samples: Samples, *, per_class: int = 8, side_px: int = 9
     return sheet
 
 
-def _paste(sheet: Image.Image, pixels: np.ndarray, place: tuple[int, int], side_px: int) -> None:
-    image = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels).convert("RGB")
-    scale = side_px / max(image.size)
-    size = (max(1, round(image.width * scale)), max(1, round(image.height * scale)))
-    image = image.resize(size, Image.Resampling.NEAREST if scale > 2 else Image.Resampling.LANCZOS)
-    sheet.paste(image, (place[0] + (side_px - size[0]) // 2, place[1] + (side_px - size[1]) // 2))
-
-
-def _fitted(text: str, font: ImageFont.FreeTypeFont | ImageFont.ImageFont, width_px: int) -> str:
-    text = "".join(c if c.isprintable() else "?" for c in text[:200])
-    if font.getlength(text) <= width_px:
-        return text
-    while text and font.getlength(text + "...") > width_px:
-        text = text[:-1]
-    return text + "..."
+def _members(samples: Samples, label: int) -> np.ndarray:
+    """The images of a class, in the order of the sheet."""
+    members = np.flatnonzero(samples.targets[:, label] if samples.multi_label else samples.targets == label)
+    return members[permutation(len(members), 0, "contact sheet", label)]
 
 
 def _counts(samples: Samples) -> dict[str, dict[str, int]]:

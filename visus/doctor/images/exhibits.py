@@ -13,10 +13,13 @@ NAMED = 5  # in a sentence
 
 @dataclass(frozen=True, slots=True)
 class Exhibit:
-    """images: positions, two of a pair. words: what is seen there."""
+    """images: positions, two of a pair. words: what is seen there. marks: positions of objects that are drawn into the
+    image, which is then cut to where they lie. regions: its label map is laid over it."""
 
     images: tuple[int, ...]
     words: str
+    marks: tuple[int, ...] = ()
+    regions: bool = False
 
 
 def show(images: ImageSet, check: str, exhibits: Iterable[Exhibit]) -> None:

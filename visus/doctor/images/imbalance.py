@@ -49,8 +49,9 @@ def imbalance(images: ImageSet) -> Iterator[Finding]:
         evidence=f"{counts[most]:,} and {counts[least]:,} training images, bounds {limit('imbalance.note'):g} and "
                  f"{limit('imbalance.warning'):g}; always answering {class_name(images, most)} is right for "
                  f"{100 * share:.1f} %",
-        remedy="Judge by balanced accuracy or macro F1; draw the classes more evenly or weigh the loss by class; set "
-               "the last bias to the logarithm of the shares")
+        remedy="Judge by balanced accuracy or macro F1. Draw the classes more evenly: --set data.sampling=weighted (or "
+               "sqrt). Or weigh the loss: --set loss.class_weights=balanced (or effective), loss.name=class_balanced, "
+               "focal or logit_adjusted. Or set the last bias to the logarithm of the shares")
 
 
 add(imbalance, "imbalance", stage="images", rank=6,
