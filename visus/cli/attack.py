@@ -41,7 +41,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
                         "(default: 1000)")
     parser.add_argument("--seed", type=int, default=0, metavar="N", help="of the images and of the attack's own draws")
     parser.add_argument("--batch-size", type=int, default=128, metavar="N", help="images attacked at once")
-    parser.add_argument("--format", default="auto", metavar="NAME", help="of PATH: folder, table, npz, idx, builtin")
+    parser.add_argument("--format", default="auto", metavar="NAME", help="of PATH, such as folder, table, voc;"
+                        " default: recognised")
     parser.add_argument("--out", metavar="DIR", help="folder to write (default: attacked/RUN-METHOD-N)")
     parser.add_argument("--device", default="auto", metavar="NAME", help="auto, cpu, cuda, cuda:1, mps")
     parser.add_argument("--json", action="store_true", help="print what was measured as JSON")

@@ -9,7 +9,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("run", metavar="RUN", help="run folder, such as runs/digits-1")
     parser.add_argument("path", nargs="?", metavar="PATH", help="labelled images; default: the run's own split")
     parser.add_argument("--split", default="test", metavar="NAME", help="without PATH: train, val or test (default)")
-    parser.add_argument("--format", default="auto", metavar="NAME", help="folder, table, npz, idx, builtin")
+    parser.add_argument("--format", default="auto", metavar="NAME", help="of PATH, such as folder, table,"
+                        " voc; default: recognised")
     parser.add_argument("--on-bad-image", choices=("stop", "skip"), default="stop", help="unreadable images")
     parser.add_argument("--device", default="auto", metavar="NAME", help="auto, cpu, cuda, cuda:1, mps")
     parser.add_argument("--json", action="store_true", help="print everything that was measured as JSON")

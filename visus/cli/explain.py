@@ -60,6 +60,7 @@ A run's model sees each image with its own preprocessing. A model that is named 
 from __future__ import annotations
 
 import argparse
+from typing import Any
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -120,7 +121,7 @@ def run(arguments: argparse.Namespace) -> int:
     return 0
 
 
-def _point(arguments: argparse.Namespace, options: dict[str, object]) -> int:
+def _point(arguments: argparse.Namespace, options: dict[str, Any]) -> int:
     from rich.console import Console
     from rich.markup import escape
     from rich.table import Table

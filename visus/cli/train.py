@@ -22,10 +22,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--seed", type=int, metavar="N", help="same seed, same machine, same recipe: the same bits")
     parser.add_argument("--device", metavar="NAME", help="auto, cpu, cuda, cuda:1, mps")
     parser.add_argument("--workers", type=int, metavar="N", help="processes that load images (0: none)")
-    parser.add_argument("--defend", choices=("none", "fgsm", "pgd", "free", "trades"), help="train against attacks, "
-                        "with --set defend.eps=0.03 and the like")
-    parser.add_argument("--format", metavar="NAME", help="folder, table, npz, idx, builtin; default: recognised")
+    parser.add_argument("--defend", choices=("none", "fgsm", "pgd", "free", "trades", "double_backprop"),
+                        help="train against attacks, with --set defend.eps=0.03 and the like")
+    parser.add_argument("--format", metavar="NAME", help="such as folder, table, coco, voc, yolo; default: recognised")
     parser.add_argument("--on-bad-image", choices=("stop", "skip"), help="unreadable images: list all, stop or skip")
+    parser.add_argument("--folds", metavar="K", help="cross-validation: K trainings that each hold another part of the "
+                        "images out, and one joined report; 'groups': leave one group out")
+    parser.add_argument("--split", metavar="FILE", help="a split to use: a CSV of path,split, or a run folder")
     parser.add_argument("--report-budget", type=float, metavar="S", help="seconds for explanations, attacks and the "
                         "rest of the report (default 30; 0: metrics only)")
     parser.add_argument("--set", action="append", default=[], metavar="A.B=C", dest="assignments",
@@ -41,7 +44,7 @@ FLAGS = {"model": "model.name", "weights": "model.weights", "epochs": "train.epo
          "batch_size": "train.batch_size", "lr": "optimizer.lr",
          "image_size": "data.image_size", "seed": "train.seed", "device": "device", "workers": "data.workers",
          "format": "data.format", "defend": "defend.method", "on_bad_image": "data.on_bad_image",
-         "report_budget": "report.budget_s"}
+         "report_budget": "report.budget_s", "split": "data.split", "folds": "data.folds"}
 
 
 def run(arguments: argparse.Namespace) -> int:
@@ -51,6 +54,8 @@ def run(arguments: argparse.Namespace) -> int:
     from visus.run.recipe import parse_assignments
 
     flags = {field: value for flag, field in FLAGS.items() if (value := getattr(arguments, flag)) is not None}
+    if arguments.folds is not None and arguments.folds.isdecimal():
+        flags["data.folds"] = int(arguments.folds)
     assignments = parse_assignments(arguments.assignments)
     if arguments.resume:
         if arguments.path or arguments.recipe or arguments.out:

@@ -33,7 +33,7 @@ def split_samples(samples: Samples, *, val: float = 0.15, test: float = 0.15, se
     if grouped:
         _check_given_groups(samples, pool, given)
     if shares and len(pool):
-        order = hash64(_keys(samples, pool), seed, "split")
+        order = hash64(name_keys(samples, pool), seed, "split")
         if grouped or samples.multi_label:
             made = _divide_units(samples, pool, order, shares, grouped)
         else:
@@ -45,7 +45,7 @@ def split_samples(samples: Samples, *, val: float = 0.15, test: float = 0.15, se
     return {name: np.sort(parts[name]).astype(np.int64) for name in SPLITS}
 
 
-def _keys(samples: Samples, pool: np.ndarray) -> np.ndarray:
+def name_keys(samples: Samples, pool: np.ndarray) -> np.ndarray:
     """uint64 per sample: of its name for files, its position for images in memory."""
     if samples.paths is None:
         return pool.astype(np.uint64)
@@ -102,7 +102,7 @@ def _divide_units(samples: Samples, pool: np.ndarray, order: np.ndarray, shares:
         np.add.at(labels, (unit_of, samples.targets[pool]), 1)
     names_of = ["train", *shares]
     fractions = np.array([1 - sum(shares.values()), *shares.values()])
-    assigned = _stratified_units(labels, sizes, keys, fractions)
+    assigned = stratified_units(labels, sizes, keys, fractions)
     _keep_every_label_in_train(labels, sizes, assigned)
     for k, name in enumerate(names_of):
         if not (assigned == k).any():
@@ -111,7 +111,7 @@ def _divide_units(samples: Samples, pool: np.ndarray, order: np.ndarray, shares:
     return {name: pool[assigned[unit_of] == k] for k, name in enumerate(names_of) if k}
 
 
-def _stratified_units(labels: np.ndarray, sizes: np.ndarray, keys: np.ndarray, fractions: np.ndarray) -> np.ndarray:
+def stratified_units(labels: np.ndarray, sizes: np.ndarray, keys: np.ndarray, fractions: np.ndarray) -> np.ndarray:
     """labels: counts [U, K] of each unit; sizes: samples [U]; keys: random [U]; fractions: shares [S] that sum to 1.
 
     Returns the split of each unit [U]. Units that hold the rarest label come first, as in iterative stratification;

@@ -7,13 +7,15 @@ training.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
+from typing import Any
 
 from torch import Tensor
 from torch.nn import functional as F
 
 from visus.core.errors import RecipeError, UserError, did_you_mean
+from visus.losses.imbalance import class_balanced, focal, logit_adjusted, sigmoid_focal
 
 
 def cross_entropy(
@@ -28,7 +30,8 @@ def cross_entropy(
     divided by B. -> scalar, at least 0. Computed from log-sum-exp, so that logits of any size give a finite
     loss.
     """
-    return F.cross_entropy(logits, targets, weight=class_weights, label_smoothing=label_smoothing)
+    weight = None if class_weights is None else class_weights.to(logits)
+    return F.cross_entropy(logits, targets, weight=weight, label_smoothing=label_smoothing)
 
 
 def binary_cross_entropy(
@@ -89,11 +92,16 @@ LOSSES: dict[str, Callable[..., Tensor]] = {
     "binary_cross_entropy": binary_cross_entropy,
     "multiclass_hinge": multiclass_hinge,
     "squared_hinge": squared_hinge,
+    "focal": focal,
+    "sigmoid_focal": sigmoid_focal,
+    "class_balanced": class_balanced,
+    "logit_adjusted": logit_adjusted,
 }
 
 
-def get_loss(name: str, *, label_smoothing: float = 0.0) -> Callable[[Tensor, Tensor], Tensor]:
-    """The loss of that name, as a function (logits, targets) -> scalar.
+def get_loss(name: str, *, label_smoothing: float = 0.0,
+             options: Mapping[str, Any] | None = None) -> Callable[[Tensor, Tensor], Tensor]:
+    """The loss of that name, as a function (logits, targets) -> scalar. options: further arguments of that function.
 
     Raises RecipeError with the nearest names when there is none, and for label smoothing of a hinge.
     """
@@ -102,7 +110,8 @@ def get_loss(name: str, *, label_smoothing: float = 0.0) -> Callable[[Tensor, Te
     if label_smoothing and LOSSES[name] not in SMOOTHED:
         raise RecipeError(f"{name} has no label smoothing", where=f"loss.label_smoothing={label_smoothing}",
                           remedy="Set it to 0, or use cross_entropy or binary_cross_entropy")
-    return partial(LOSSES[name], label_smoothing=label_smoothing) if label_smoothing else LOSSES[name]
+    given = dict(options or {}) | ({"label_smoothing": label_smoothing} if label_smoothing else {})
+    return partial(LOSSES[name], **given) if given else LOSSES[name]
 
 
 def initial_value(name: str, num_classes: int, *, margin: float = 1.0) -> float:
@@ -110,7 +119,8 @@ def initial_value(name: str, num_classes: int, *, margin: float = 1.0) -> float:
     it.
 
     cross_entropy: ln C; binary_cross_entropy: ln 2, both with any label smoothing; multiclass_hinge: (C - 1)
-    margin; squared_hinge: (C - 1) margin^2. Without class weights. Raises RecipeError for an unknown name.
+    margin; squared_hinge: (C - 1) margin^2; focal: (1 - 1 / C)^2 ln C; sigmoid_focal: ln 2 / 4; class_balanced,
+    logit_adjusted: ln C. Without class weights or counts, gamma 2. Raises RecipeError for an unknown name.
     """
     get_loss(name)
     return {
@@ -118,4 +128,8 @@ def initial_value(name: str, num_classes: int, *, margin: float = 1.0) -> float:
         "binary_cross_entropy": math.log(2),
         "multiclass_hinge": (num_classes - 1) * margin,
         "squared_hinge": (num_classes - 1) * margin**2,
+        "focal": (1 - 1 / num_classes) ** 2 * math.log(num_classes),
+        "sigmoid_focal": math.log(2) / 4,
+        "class_balanced": math.log(num_classes),
+        "logit_adjusted": math.log(num_classes),
     }[name]

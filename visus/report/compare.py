@@ -169,8 +169,9 @@ def _robustness(record: dict[str, Any]) -> dict[str, Any] | None:
     if not any(lines):
         return None
     attack, counts = str(found.get("attack")), [str(n) for n in found.get("counts") or [] if isinstance(n, int)]
-    return {"sentence": f"Accuracy on {' and '.join(dict.fromkeys(counts))} test images when each may be moved so far by {attack}, as "
-                        "the reports measured it: no model is better than its curve, and may be worse.",
+    return {"sentence": f"Accuracy on {' and '.join(dict.fromkeys(counts))} test images when each may be moved so far "
+                        f"by {attack}, as the reports measured it: no model is better than its curve, and may be "
+                        "worse.",
             "svg": overlay(f"Accuracy by distance, {attack}", lines, percentage=True,
                            x_label=f"{found.get('norm')} distance" + (" in 255ths" if unit == 255 else ""))}
 

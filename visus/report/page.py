@@ -81,7 +81,12 @@ def write(run: RunFolder) -> Path:
     Raises RunError when a file of the run cannot be read, ResourceError when the page cannot be written.
     """
     path = run.path / PAGE_NAME
-    write_text(path, render(run))
+    if run.about.get("kind") == "folds":
+        from visus.report.folds import render_folds
+
+        write_text(path, render_folds(run))
+    else:
+        write_text(path, render(run))
     return path
 
 
@@ -92,13 +97,13 @@ def render(run: RunFolder) -> str:
     evaluation = contents.evaluation
     panels = learning_curves(contents.log, contents.headline, number(contents.about.get("best_epoch")))
     data_for_script: dict[str, Any] = {panel.name: panel.data() for panel in panels}
-    confusion = _confusion(evaluation)
+    confusion = confusion_view(evaluation)
     if confusion and confusion["svg"] and evaluation and evaluation.confusion:
-        data_for_script["confusion"] = _confusion_data(evaluation.confusion)
+        data_for_script["confusion"] = confusion_data(evaluation.confusion)
     examined, of_doctor = doctor.view(run, contents, panels)
     data_for_script |= of_doctor
-    model, dataset = _names(contents)
-    style, script = page_style(), _asset("page.js")
+    model, dataset = page_names(contents)
+    style, script = page_style(), asset("page.js")
     trusted = trust.view(run, contents.trust, contents.calibration)
     view: dict[str, Any] = {
         "policy": policy(style, script),
@@ -108,7 +113,7 @@ def render(run: RunFolder) -> str:
         "title": f"{formatting.shorten(f'{model} on {dataset}' if dataset else model, 90)} \u2013 Visus report",
         "model": model,
         "dataset": dataset,
-        "status": _status(contents),
+        "status": status_view(contents),
         "eyebrow": _eyebrow(contents, run),
         "notice": _notice(contents, run),
         "hero": _hero(contents),
@@ -118,14 +123,14 @@ def render(run: RunFolder) -> str:
         "metric_rows": _metric_rows(contents),
         "baselines": _baselines(contents, model),
         "confusion": confusion,
-        "classes": _classes(evaluation),
-        "reliability": _reliability(evaluation),
+        "classes": classes_view(evaluation),
+        "reliability": reliability_view(evaluation),
         "examples_split": formatting.shorten(evaluation.split, 40) if evaluation else "",
-        "mistakes": _examples(run, evaluation.mistakes) if evaluation else [],
-        "hits": _examples(run, evaluation.hits) if evaluation else [],
+        "mistakes": examples_view(run, evaluation.mistakes) if evaluation else [],
+        "hits": examples_view(run, evaluation.hits) if evaluation else [],
         **trusted,
         "doctor": examined,
-        "data": _data(contents),
+        "data": data_view(contents),
         "command": shell_command(texts(contents.about.get("command"))),
         "started_with": shell_command(texts(contents.about.get("started_with"))),
         "recipe": formatting.legible_lines(contents.recipe[:MAX_RECIPE]),
@@ -205,7 +210,7 @@ def template(name: str) -> jinja2.Template:
 
 
 @cache
-def _asset(name: str) -> str:
+def asset(name: str) -> str:
     """A style or a script, without the indentation that only its reader needs."""
     return "\n".join(line.strip() for line in (_ASSETS / name).read_text("utf-8").splitlines()).strip()
 
@@ -214,7 +219,7 @@ def _asset(name: str) -> str:
 def page_style() -> str:
     """The style of all pages, charts included."""
     bars = "".join(f".w{percent}{{--w:{percent}e-2}}" for percent in range(101))
-    whole = re.sub(r"\s*([{};,])\s*", r"\1", f"{_asset('page.css')}{chart_style()}{bars}")  # spaces say nothing there
+    whole = re.sub(r"\s*([{};,])\s*", r"\1", f"{asset('page.css')}{chart_style()}{bars}")  # spaces say nothing there
     return re.sub(r":\s+", ":", whole).replace(";}", "}")
 
 
@@ -222,7 +227,7 @@ def _digest(text: str) -> str:
     return "sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode("ascii")
 
 
-def _names(contents: Contents) -> tuple[str, str | None]:
+def page_names(contents: Contents) -> tuple[str, str | None]:
     """The model's name and the data's short name."""
     model = (
         optional_text(contents.about.get("model"))
@@ -234,7 +239,7 @@ def _names(contents: Contents) -> tuple[str, str | None]:
     return model, (data.rstrip("/\\").replace("\\", "/").rsplit("/", 1)[-1] or data) if data else None
 
 
-def _status(contents: Contents) -> dict[str, str]:
+def status_view(contents: Contents) -> dict[str, str]:
     status = str(contents.about.get("status") or "started")
     tone, icon, text = _STATUS.get(status, ("warn", "note", formatting.shorten(status, 30)))
     return {"tone": tone, "icon": icon, "text": text}
@@ -272,7 +277,7 @@ def _notice(contents: Contents, run: RunFolder) -> dict[str, str] | None:
     }
 
 
-def _interval(name: str, metric: Metric) -> str:
+def interval_text(name: str, metric: Metric) -> str:
     if metric.low is None or metric.high is None:
         return ""
     if formatting.is_percentage(name):
@@ -284,7 +289,7 @@ def _hero(contents: Contents) -> dict[str, str] | None:
     evaluation, metric, name = contents.evaluation, contents.headline_metric, contents.headline
     if evaluation is None or metric is None or name is None:
         return None
-    interval = _interval(name, metric)
+    interval = interval_text(name, metric)
     return {
         "label": metric_label(name),
         "value": metric_text(name, metric.value),
@@ -309,7 +314,7 @@ def _facts(contents: Contents) -> list[dict[str, str]]:
             add(
                 f"{metric_label(name)}, {formatting.shorten(split, 20)}",
                 metric_text(name, metric.value),
-                _interval(name, metric),
+                interval_text(name, metric),
             )
     trained = number(about.get("seconds"))
     add("Training time", formatting.duration(trained))
@@ -392,7 +397,7 @@ def _metric_rows(contents: Contents) -> list[dict[str, Any]]:
             {
                 "label": metric_label(name),
                 "headline": name == contents.headline,
-                "cells": [{"value": metric_text(name, m.value), "interval": _interval(name, m)} for m in metrics],
+                "cells": [{"value": metric_text(name, m.value), "interval": interval_text(name, m)} for m in metrics],
             }
         )
     return result
@@ -426,7 +431,7 @@ def _baselines(contents: Contents, model: str) -> dict[str, Any] | None:
                 "ours": ours,
                 "bar": bar,
                 "value": metric_text(name, metric.value),
-                "interval": _interval(name, metric),
+                "interval": interval_text(name, metric),
             }
         )
     scale = "0 to 100 %" if top == 1.0 and formatting.is_percentage(name) else f"0 to {top:.3g}"
@@ -438,7 +443,7 @@ def _baselines(contents: Contents, model: str) -> dict[str, Any] | None:
     }
 
 
-def _confusion(evaluation: Evaluation | None) -> dict[str, Any] | None:
+def confusion_view(evaluation: Evaluation | None) -> dict[str, Any] | None:
     if evaluation is None or (evaluation.confusion is None and not evaluation.confused):
         return None
     labels = evaluation.confusion["labels"] if evaluation.confusion else []
@@ -471,7 +476,7 @@ def _confusion(evaluation: Evaluation | None) -> dict[str, Any] | None:
     return {"svg": svg, "pairs": pairs, "large": len(labels) > 12, "sentence": sentence}
 
 
-def _confusion_data(confusion: dict[str, Any]) -> dict[str, Any]:
+def confusion_data(confusion: dict[str, Any]) -> dict[str, Any]:
     size = charts.heat_map_size(confusion["labels"])
     return {
         "labels": [formatting.shorten(label, 60) for label in confusion["labels"]],
@@ -482,7 +487,7 @@ def _confusion_data(confusion: dict[str, Any]) -> dict[str, Any]:
     }
 
 
-def _classes(evaluation: Evaluation | None) -> dict[str, Any] | None:
+def classes_view(evaluation: Evaluation | None) -> dict[str, Any] | None:
     """The table by class, weakest first, with the scores that were computed for any class."""
     if evaluation is None or not evaluation.per_class:
         return None
@@ -536,7 +541,7 @@ def _score(value: Any) -> dict[str, Any]:
     }
 
 
-def _reliability(evaluation: Evaluation | None) -> dict[str, Any] | None:
+def reliability_view(evaluation: Evaluation | None) -> dict[str, Any] | None:
     if evaluation is None or evaluation.reliability is None:
         return None
     bins = rows(evaluation.reliability.get("bins"))
@@ -550,7 +555,7 @@ def _reliability(evaluation: Evaluation | None) -> dict[str, Any] | None:
     return {"svg": charts.reliability_diagram(bins), "ece": decimal(evaluation.reliability.get("ece")), "facts": facts}
 
 
-def _examples(run: RunFolder, examples: Sequence[Example]) -> list[dict[str, Any]]:
+def examples_view(run: RunFolder, examples: Sequence[Example]) -> list[dict[str, Any]]:
     result = []
     for example in examples[:MAX_EXAMPLES]:
         truth, predicted = (" + ".join(names) or "none" for names in (example.truth, example.predicted))
@@ -585,7 +590,7 @@ def _split_counts(contents: Contents) -> dict[str, int]:
     }
 
 
-def _data(contents: Contents) -> dict[str, Any]:
+def data_view(contents: Contents) -> dict[str, Any]:
     data = contents.data
     splits = [split for split in ("train", "val", "test") if isinstance(mapping(data.get("counts")).get(split), dict)]
     pairs = [
@@ -606,8 +611,27 @@ def _data(contents: Contents) -> dict[str, Any]:
         ],
         "problems_title": plural(len(problems), "file with a problem", "files with problems")
         + (f" (the first {MAX_ROWS})" if len(problems) > MAX_ROWS else ""),
+        "balance": _balance(mapping(data.get("balance"))),
         **_class_counts(data, splits),
     }
+
+
+def _balance(record: dict[str, Any]) -> dict[str, Any] | None:
+    """What was done against classes of different sizes: sentences, and by class the images, draws and weights."""
+    said = [text for text in (optional_text(record.get("sampling")), optional_text(record.get("loss"))) if text]
+    if not said:
+        return None
+    table = [
+        {
+            "name": str(row.get("name") or ""),
+            "images": integer(row.get("images")),
+            "draws": decimal(row.get("draws")),
+            "weight": decimal(row.get("weight")),
+        }
+        for row in rows(record.get("classes"))[:MAX_ROWS]
+    ]
+    weighed = any(number(row.get("weight")) is not None for row in rows(record.get("classes")))
+    return {"sentence": "; ".join(said)[:1].upper() + "; ".join(said)[1:] + ".", "rows": table, "weighed": weighed}
 
 
 def _class_counts(data: dict[str, Any], splits: Sequence[str]) -> dict[str, Any]:

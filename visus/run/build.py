@@ -13,11 +13,13 @@ from torch import nn
 
 from visus.core.errors import RecipeError
 from visus.core.preprocessing import Preprocessing
+from visus.data.class_sampling import make_sampling
 from visus.data.loader import Loader
 from visus.data.samples import Samples
 from visus.data.transforms import build_augmentation
 from visus.data.transforms.mix import Mixing
 from visus.losses.classification import get_loss
+from visus.losses.imbalance import class_weights
 from visus.optim.build import build_optimizer
 from visus.optim.ema import EMA
 from visus.optim.parameter_groups import parameter_groups
@@ -86,12 +88,15 @@ def channel_statistics(loader: Loader) -> tuple[tuple[float, ...], tuple[float, 
 
 def build_loader(recipe: Recipe, samples: Samples, indices: np.ndarray, preprocessing: Preprocessing, *,
                  training: bool, device: torch.device, cache: Path | None) -> Loader:
-    """Training: shuffled, augmented and mixed. Otherwise in order and as they are."""
+    """Training: shuffled or drawn by class, augmented and mixed. Otherwise in order and as they are."""
     augmentation = build_augmentation(list(recipe.augmentation)) if training else None
     return Loader(samples, indices, preprocessing, augmentation=augmentation, mixing=build_mixing(recipe, training),
                   batch_size=recipe.train.batch_size, seed=recipe.train.seed, shuffle=training,
                   workers=recipe.data.workers, on_bad_image=recipe.data.on_bad_image,
-                  cache=cache if recipe.data.cache else None, pin_memory=device.type == "cuda")
+                  cache=cache if recipe.data.cache else None, cache_bytes=recipe.data.cache_bytes,
+                  pin_memory=device.type == "cuda",
+                  sampling=make_sampling(recipe.data.sampling, samples, indices, recipe.train.seed) if training
+                  else None)
 
 
 def build_mixing(recipe: Recipe, training: bool) -> Mixing | None:
@@ -123,11 +128,31 @@ def build_model(recipe: Recipe, preprocessing: Preprocessing, num_classes: int,
     return model
 
 
-def build_task(recipe: Recipe, preprocessing: Preprocessing) -> Classification | MultiLabel:
-    """recipe: resolved. Raises RecipeError for label smoothing with a loss that has none."""
-    loss = get_loss(recipe.loss.name, label_smoothing=recipe.loss.label_smoothing)
+def build_task(recipe: Recipe, preprocessing: Preprocessing,
+               counts: np.ndarray | None = None) -> Classification | MultiLabel:
+    """recipe: resolved. counts: int64 [K], training images per class, for losses that weigh classes; None where the
+    loss is not looked at: all classes alike. Raises RecipeError for label smoothing with a loss that has none."""
+    loss = get_loss(recipe.loss.name, label_smoothing=recipe.loss.label_smoothing, options=loss_options(recipe, counts))
     kind = MultiLabel if recipe.task == "multilabel" else Classification
     return kind(preprocessing=preprocessing, loss_function=loss, defence=make_defence(recipe, preprocessing, loss))
+
+
+def loss_options(recipe: Recipe, counts: np.ndarray | None) -> dict[str, Any]:
+    """Arguments of the recipe's loss function beyond label smoothing."""
+    settings = recipe.loss
+    options: dict[str, Any] = {}
+    if settings.name in ("focal", "sigmoid_focal"):
+        options["gamma"] = settings.gamma
+    if settings.name == "sigmoid_focal":
+        options["alpha"] = settings.alpha
+    if counts is None:
+        return options
+    if settings.class_weights != "none":
+        options["class_weights"] = class_weights(torch.from_numpy(counts), settings.class_weights, beta=settings.beta)
+    if settings.name in ("class_balanced", "logit_adjusted"):
+        options["class_counts"] = torch.from_numpy(counts)
+        options |= {"beta": settings.beta} if settings.name == "class_balanced" else {"tau": settings.tau}
+    return options
 
 
 def make_optimizer(recipe: Recipe, model: nn.Module) -> torch.optim.Optimizer:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from visus.core.errors import CheckpointError, RunError
 from visus.core.files import finite, read_json, sha256, write_json
 from visus.core.preprocessing import Preprocessing
+from visus.core.record import RunFolder
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from visus.calibrate.choosing import Calibrator
 
 MODEL_FORMAT = 1
+FOLDS = "folds"  # the kind of a run folder that joins the trainings of a cross-validation
 
 
 @dataclass(frozen=True)
@@ -43,6 +45,14 @@ class TrainedModel:
         return None if record is None else from_record(record, len(self.labels), where="model.json")
 
 
+def one_training(folder: RunFolder) -> RunFolder:
+    """The folder, where it is of one training. Raises RunError for one that joins the folds of a cross-validation."""
+    if folder.about.get("kind") == FOLDS:
+        raise RunError("joins the trainings of a cross-validation", where=folder.path,
+                       remedy=f"Give the folder of one of them, such as {folder.path / 'fold-1'}")
+    return folder
+
+
 def save_model(folder: Path, weights: dict[str, Tensor], *, name: str, config: dict[str, Any], task: str,
                preprocessing: Preprocessing, about: dict[str, Any]) -> None:
     """model.safetensors, then model.json, which holds its SHA-256: the pair is complete when model.json fits."""
@@ -55,7 +65,8 @@ def save_model(folder: Path, weights: dict[str, Tensor], *, name: str, config: d
 
 
 def load_model(folder: str | os.PathLike[str]) -> TrainedModel:
-    """The model of a run folder or of its model/ folder, in eval mode on the CPU.
+    """The model of a run folder or of its model/ folder, in eval mode on the CPU; of a cross-validation the models of
+    its folds as one, which averages their probabilities.
 
     Raises CheckpointError when a file is missing, damaged or of a newer version. Nothing in them is executed.
     """
@@ -69,6 +80,10 @@ def load_model(folder: str | os.PathLike[str]) -> TrainedModel:
         folder = folder / "model"
     path = folder / "model.json"
     if not path.is_file():
+        if (folder / "run.json").is_file() and RunFolder.open(folder).about.get("kind") == FOLDS:
+            from visus.run.averaged import load_averaged
+
+            return load_averaged(RunFolder.open(folder))
         if (folder / "run.json").is_file():
             raise RunError("this run has no model yet: it did not come to its end", where=folder,
                            remedy=f"Finish it: visus train --resume {folder}")

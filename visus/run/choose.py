@@ -102,15 +102,20 @@ def _loss(recipe: Recipe, task: str, values: dict[str, Any]) -> None:
     name = recipe.loss.name
     if name == "auto":
         name = values["loss.name"] = "binary_cross_entropy" if task == "multilabel" else "cross_entropy"
-    elif task == "multilabel" and name != "binary_cross_entropy":
+    elif task == "multilabel" and name not in ("binary_cross_entropy", "sigmoid_focal"):
         raise RecipeError(f"does not fit the task {task}", where=f"loss.name={name}",
-                          remedy="Several labels per image take binary_cross_entropy")
+                          remedy="Several labels per image take binary_cross_entropy or sigmoid_focal")
+    if recipe.loss.class_weights != "none" and name not in ("cross_entropy", "focal"):
+        raise RecipeError(f"{name} takes no class weights", where=f"loss.class_weights={recipe.loss.class_weights}",
+                          remedy="Use loss.name=cross_entropy or focal, or data.sampling=weighted")
     if task == "multilabel" and recipe.loss.label_smoothing:
         raise RecipeError("is for one label per image", where=f"loss.label_smoothing={recipe.loss.label_smoothing}",
                           remedy="Set it to 0")
-    if (recipe.mix.mixup or recipe.mix.cutmix) and name in ("multiclass_hinge", "squared_hinge"):
+    if (recipe.mix.mixup or recipe.mix.cutmix) and name in ("multiclass_hinge", "squared_hinge", "class_balanced",
+                                                            "logit_adjusted"):
         raise RecipeError("mixed images have no whole label", where=f"loss.name={name}",
-                          remedy="Use cross_entropy or binary_cross_entropy, or set mix.mixup and mix.cutmix to 0")
+                          remedy="Use cross_entropy, focal or binary_cross_entropy, or set mix.mixup and mix.cutmix "
+                          "to 0")
 
 
 def _optimization(recipe: Recipe, facts: Facts, model: str, side: int, values: dict[str, Any],

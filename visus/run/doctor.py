@@ -33,6 +33,7 @@ from visus.run.build import (
     make_schedule,
     updates_per_epoch,
 )
+from visus.run.bundle import one_training
 from visus.run.display import Display
 from visus.run.prepare import given_recipe, prepare
 from visus.run.pretrained import preprocessing_of
@@ -69,7 +70,7 @@ def doctor(subject: str | os.PathLike[str], *, recipe: str | Path | Recipe | Non
         if deep:
             raise UserError("the controls train a model anew: they are of a recipe, not of a run", where=path,
                             remedy=f"visus doctor {path / 'recipe.yaml'} --deep")
-        return _look_at_run(RunFolder.open(path), skip)
+        return _look_at_run(one_training(RunFolder.open(path)), skip)
     named = path.suffix in (".yaml", ".yml") or str(subject) in shipped_recipes()
     whole = given_recipe(str(subject) if named else recipe, None if named else path, values)
     prepared = prepare(whole, display)
@@ -230,8 +231,8 @@ class _Normalised:
 
 def _drawn(recipe: Recipe, samples: Samples, train: np.ndarray, preprocessing: Preprocessing,
            device: torch.device) -> Tensor | None:
-    """[N, T, C, H, W] in [0, 1]: some images as they come in T epochs; None without augmentation. The first of each is
-    the image as it is."""
+    """[N, T, C, H, W] in [0, 1]: some images as they come in T epochs; None without augmentation, and where it changes
+    their size. The first of each is the image as it is."""
     if not recipe.augmentation or recipe.augmentation == "auto":
         return None
     chosen = np.sort(train[np.linspace(0, len(train) - 1, min(DRAWN, len(train))).astype(np.int64)])
@@ -239,7 +240,8 @@ def _drawn(recipe: Recipe, samples: Samples, train: np.ndarray, preprocessing: P
     loader = Loader(samples, chosen, preprocessing, augmentation=build_augmentation(list(recipe.augmentation)),
                     batch_size=len(chosen), seed=recipe.train.seed)
     drawn = [next(iter(plain.epoch(0))).images, *(next(iter(loader.epoch(epoch))).images for epoch in range(DRAWS))]
-    return torch.stack(drawn, 1).to(device)
+    same_size = all(images.shape == drawn[0].shape for images in drawn)
+    return torch.stack(drawn, 1).to(device) if same_size else None
 
 
 def _recorded_statistics(recipe: Recipe, preprocessing: Preprocessing) -> Sequence[Finding]:
@@ -269,4 +271,5 @@ def _parts(recipe: Recipe, samples: Samples, splits: dict[str, np.ndarray], prep
     model = build_model(recipe, preprocessing, len(samples.classes)).to(device)
     optimizer = make_optimizer(recipe, model)
     schedule = make_schedule(recipe, optimizer, updates_per_epoch(train, recipe.train.accumulate))
-    return Parts(model, build_task(recipe, preprocessing), train, val, optimizer, schedule, None)
+    task = build_task(recipe, preprocessing, samples.class_counts(splits["train"]))
+    return Parts(model, task, train, val, optimizer, schedule, None)

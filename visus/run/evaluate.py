@@ -26,7 +26,7 @@ from visus.data.opening import open_samples
 from visus.data.samples import SPLITS, Samples
 from visus.run.baselines import baselines
 from visus.run.build import Parts, build_loader, build_model, build_task
-from visus.run.bundle import load_model, save_model
+from visus.run.bundle import FOLDS, load_model, save_model
 from visus.run.display import Display, clock, metrics_table
 from visus.run.doctor import check_after
 from visus.run.recipe import Recipe, Train
@@ -156,6 +156,11 @@ def evaluate(run: str | os.PathLike[str], path: str | Path | None = None, *, spl
     where = pick_device(device)
     task = build_task(recipe, trained.preprocessing)
     if path is None:
+        if folder.about.get("kind") == FOLDS and (split != "test" or not len(own_split(folder, recipe, split)[1])):
+            raise RunError(f"a cross-validation has no {split} split of its own that its models have not seen: each "
+                           "fold measured what it held out", where=folder.path,
+                           remedy=f"See metrics.json there, visus evaluate {folder.path / 'fold-1'}, or give images: "
+                           "visus evaluate RUN PATH")
         samples, index = own_split(folder, recipe, split)
     else:
         samples = match_labels(open_samples(path, format), trained.labels, path)

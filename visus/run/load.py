@@ -48,9 +48,11 @@ class Run:
 
     @property
     def metrics(self) -> dict[str, float | None]:
-        """The test split's metrics by name; empty before the end."""
-        splits = (self.folder.read("metrics.json") or {}).get("splits", {})
-        measured = splits.get("test") or splits.get("val") or {"metrics": {}}
+        """The metrics by name of the split that the run is judged by: test, or all held out images of a
+        cross-validation pooled; empty before the end."""
+        recorded = self.folder.read("metrics.json") or {}
+        splits = recorded.get("splits", {})
+        measured = splits.get(recorded.get("headline", {}).get("split")) or splits.get("val") or {"metrics": {}}
         return {name: metric["value"] for name, metric in measured["metrics"].items()}
 
     @property

@@ -43,6 +43,8 @@ def prepare(recipe: Recipe, display: Display) -> Prepared:
     samples = opened(recipe, display)
     if samples.format != "builtin":  # the run must find its images from any folder
         recipe = recipe.with_values({"data.path": str(Path(str(recipe.data.path)).resolve())})
+    if recipe.data.split is not None:
+        recipe = recipe.with_values({"data.split": str(Path(recipe.data.split).resolve())})
     device = pick_device(recipe.device)
     samples, problems = drop_bad_images(samples, recipe.data.on_bad_image, display)
     splits = split_up(samples, recipe, display)

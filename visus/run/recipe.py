@@ -31,12 +31,21 @@ class Section(BaseModel):
 
 class Data(Section):
     path: str | None = Field(None, description="Folder, file or built-in name; the command line's PATH goes here")
-    format: str = Field("auto", description="folder, table, npz, idx, builtin, or auto: recognised")
+    format: str = Field("auto", description="Such as folder, table, npz, coco, voc, yolo, shards; auto: recognised")
     class_names: tuple[str, ...] | None = Field(None, description="Names of the classes, where the data have numbers")
     val: Fraction = Field(0.15, description="Share of the training images kept for validation, if none is given")
     test: Fraction = Field(0.15, description="Share kept for the final test, if none is given")
     split_seed: int = Field(0, ge=0, description="Seed of the split: fixed apart from train.seed")
     groups: bool = Field(True, description="Keep images of one group (a 'group' column) on one side of the split")
+    split: str | None = Field(None, description="A split in a file: CSV of path,split, or a run whose split is taken")
+    folds: Annotated[int, Field(ge=2)] | Literal["groups"] | None = Field(
+        None, description="Cross-validation: parts that are each held out once; groups: leave one group out")
+    fold: Count | None = Field(None, description="Which part this run holds out as its test split; none: all, in turn")
+    fold_repeats: Count = Field(1, description="Whole cross-validations, each by another draw")
+    fold_kind: Literal["stratified", "plain"] = Field("stratified", description="plain: folds blind to the class")
+    sampling: Literal["none", "weighted", "sqrt"] = Field(
+        "none", description="Draw training images with replacement: classes equally often (weighted) or by the root of "
+        "their sizes (sqrt)")
     image_size: Auto | Count | tuple[Count, Count] = Field("auto", description="Pixels, or [height, width]")
     channels: Auto | Literal[1, 3] = Field("auto", description="1: grey, 3: RGB")
     resize: Literal["squash", "crop", "pad"] = Field("squash", description="How an image takes image_size")
@@ -47,7 +56,9 @@ class Data(Section):
     background: tuple[int, int, int] = Field((255, 255, 255), description="RGB under transparency and padding")
     on_bad_image: Literal["stop", "skip"] = Field("stop", description="Unreadable files: list all and stop, or skip")
     workers: Auto | Annotated[int, Field(ge=0)] = Field("auto", description="Loader processes; 0: in this one")
-    cache: Auto | bool = Field("auto", description="Keep decoded, resized images in the run folder (uint8)")
+    cache: Auto | bool = Field("auto", description="Keep decoded images in the run folder (uint8), crops cut from them")
+    cache_bytes: Annotated[int, Field(ge=0)] = Field(16 << 30, description="Most that the cache holds; the rest is "
+                                                     "decoded again in each epoch")
 
 
 class Model(Section):
@@ -79,8 +90,16 @@ class Defend(Section):
 
 
 class Loss(Section):
-    name: str = Field("auto", description="cross_entropy, binary_cross_entropy, multiclass_hinge, squared_hinge")
+    name: str = Field("auto", description="cross_entropy, binary_cross_entropy, multiclass_hinge, squared_hinge, "
+                      "focal, sigmoid_focal, class_balanced, logit_adjusted")
     label_smoothing: Fraction = Field(0.0, description="cross_entropy and binary_cross_entropy of one label per image")
+    class_weights: Literal["none", "balanced", "effective"] = Field(
+        "none", description="cross_entropy, focal: weigh classes by 1 / images (balanced) or by 1 / effective number")
+    gamma: NonNegative = Field(2.0, description="focal, sigmoid_focal: how much less easy images count; 0: all alike")
+    alpha: Annotated[float, Field(ge=0, le=1)] | None = Field(
+        None, description="sigmoid_focal: weight of the yes, 1 - alpha of the no; none: both 1")
+    beta: Fraction = Field(0.999, description="class_balanced and class_weights=effective: of the effective number")
+    tau: NonNegative = Field(1.0, description="logit_adjusted: how much of the logarithm of the class shares is added")
 
 
 class Optimizer(Section):

@@ -20,7 +20,8 @@ def run_summary_html(folder: RunFolder) -> str:
     """Headline numbers and learning curves for a notebook."""
     from visus.report.figures import learning_curves_svg
 
-    measured = (folder.read("metrics.json") or {}).get("splits", {}).get("test")
+    recorded = folder.read("metrics.json") or {}
+    measured = recorded.get("splits", {}).get(recorded.get("headline", {}).get("split", "test"))
     rows = "" if measured is None else "".join(
         f"<tr><td>{escape(name)}</td><td>{metric['value']:.4f}</td></tr>"
         for name, metric in measured["metrics"].items() if metric["value"] is not None)

@@ -7,16 +7,18 @@ import shutil
 from collections.abc import Mapping, Sequence
 from contextlib import nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 
 from visus.core.device import environment, pick_device
 from visus.core.errors import Interrupted, ResourceError, RunError, TrainingDiverged, UserError, printable
-from visus.core.files import read_json
+from visus.core.files import read_json, write_text
+from visus.core.jpeg import jpeg_decoder
 from visus.core.preprocessing import Preprocessing
 from visus.core.record import Finding, RunFolder
+from visus.data import split_file
 from visus.data.samples import Samples
 from visus.optim.ema import EMA
 from visus.run.build import (
@@ -28,6 +30,7 @@ from visus.run.build import (
     make_schedule,
     updates_per_epoch,
 )
+from visus.run.bundle import FOLDS
 from visus.run.defend import Free, Replayed, replays
 from visus.run.display import Display, Stopwatch, TrainingDisplay
 from visus.run.doctor import check_before
@@ -46,22 +49,31 @@ from visus.train.trainer import Observer, Position, Settings, Trainer
 from visus.train.tune import choose_execution
 
 # What a resume may change: how fast, how often saved, but not one bit of the result.
-HARMLESS = frozenset({"data.workers", "train.checkpoint_steps", "train.checkpoint_seconds", "report.budget_s",
-                      "doctor.before", "doctor.watch", "doctor.budget_s", "description"})
+HARMLESS = frozenset({"data.workers", "data.cache_bytes", "train.checkpoint_steps", "train.checkpoint_seconds",
+                      "report.budget_s", "doctor.before", "doctor.watch", "doctor.budget_s", "description"})
 PREFETCHED = 2  # batches that each loader worker keeps ready: PyTorch's default
 
 
 def train(path: str | Path | None = None, *, recipe: Recipe | Mapping[str, Any] | str | Path | None = None,
           values: Mapping[str, Any] | None = None, out: str | Path | None = None, progress: bool = True,
-          tensorboard: bool = False, command: Sequence[str] | None = None) -> Run:
+          tensorboard: bool = False, command: Sequence[str] | None = None,
+          folds: int | Literal["groups"] | None = None) -> Run:
     """Train a classifier on the images at `path` and return the run.
 
     recipe: a Recipe, a mapping, a file, or the name of a shipped recipe. values: dotted fields to change, such as
     {"train.epochs": 5}. out: run folder to create (default: runs/NAME-N). command: argv to note for reproduction.
+    folds: cross-validation: as many trainings, each of which holds another part of the images out ('groups': one group
+    each), in out/fold-1 and so on, with what they say together in `out`; what is returned is the joined run.
     Raises UserError for anything that the user can put right; what was on disk before is then untouched.
     """
+    recipe = given_recipe(recipe, path, dict(values or {}) | ({} if folds is None else {"data.folds": folds}))
+    if recipe.data.folds is not None and recipe.data.fold is None:
+        from visus.run.folds import train_folds
+
+        return train_folds(recipe, out=Path(out) if out is not None else _next_folder(str(recipe.data.path)),
+                           progress=progress, tensorboard=tensorboard, command=list(command or []))
     display = Display(progress)
-    prepared = prepare(given_recipe(recipe, path, values), display)
+    prepared = prepare(recipe, display)
     recipe, preprocessing = prepared.recipe, prepared.preprocessing
     out = Path(out) if out is not None else _next_folder(str(recipe.data.path))
     folder = RunFolder.create(out, name=out.name, task=recipe.task, model=recipe.model.name,
@@ -71,6 +83,7 @@ def train(path: str | Path | None = None, *, recipe: Recipe | Mapping[str, Any] 
     try:
         recipe.save(folder.path / "recipe.yaml")
         folder.write("preprocessing.json", preprocessing.to_dict())
+        write_text(folder.path / split_file.FILE, split_file.split_text(prepared.samples, prepared.splits))
         folder.write("data.json", data_record(prepared.samples, prepared.splits, recipe, prepared.problems))
         return _train(folder, recipe, prepared.samples, prepared.splits, preprocessing, prepared.device, display,
                       tensorboard, resumed=False)
@@ -90,6 +103,11 @@ def resume(run: str | os.PathLike[str], *, values: Mapping[str, Any] | None = No
         raise RunError("goes on with the run's own recipe", where=f"--resume with {name}={values[name]!r}",
                        remedy="Only these may change: " + ", ".join(sorted(HARMLESS)))
     folder = RunFolder.open(os.fspath(run))
+    if folder.about.get("kind") == FOLDS:
+        from visus.run.folds import resume_folds
+
+        return resume_folds(folder, values=values, progress=progress, changed_data_is_fine=changed_data_is_fine,
+                            tensorboard=tensorboard)
     display = Display(progress)
     folder.lock()
     try:
@@ -172,11 +190,14 @@ def _leave(folder: RunFolder, status: str, seconds: float) -> None:
 
 def _build(folder: RunFolder, recipe: Recipe, samples: Samples, splits: dict[str, np.ndarray],
            preprocessing: Preprocessing, device: torch.device, display: Display) -> tuple[Recipe, Parts]:
-    task = build_task(recipe, preprocessing)
+    counts = samples.class_counts(splits["train"])
+    task = build_task(recipe, preprocessing, counts)
     cache = folder.path / "cache"
     recipe = _fit_shared_memory(recipe, preprocessing, display)
     train = build_loader(recipe, samples, splits["train"], preprocessing, training=True, device=device, cache=cache)
     val = build_loader(recipe, samples, splits["val"], preprocessing, training=False, device=device, cache=cache)
+    for note in train.cache_notes():
+        display.say("cache", note)
     model = build_model(recipe, preprocessing, len(samples.classes)).to(device)
     if recipe.train.layout == "auto" or recipe.train.threads == "auto":
         batch = next(iter(train.epoch(0)))
@@ -187,7 +208,7 @@ def _build(folder: RunFolder, recipe: Recipe, samples: Samples, splits: dict[str
         timed = "; ".join(f"{name}: {1000 * s:.0f} ms" for name, s in chosen.seconds.items())
         display.say("machine", f"{device.type}, {recipe.train.precision}, {recipe.train.layout}, "
                     f"{chosen.threads} threads ({timed or 'as set'})")
-        task = build_task(recipe, preprocessing)  # what a defence remembers of the timed steps is no part of the run
+        task = build_task(recipe, preprocessing, counts)  # what a defence remembers of the timed steps is no part of it
     recipe.save(folder.path / "recipe.yaml")  # with what was chosen here: a resume must compute in the same way
     torch.set_num_threads(int(recipe.train.threads))
     if recipe.train.layout == "channels_last":
@@ -197,7 +218,7 @@ def _build(folder: RunFolder, recipe: Recipe, samples: Samples, splits: dict[str
     schedule = make_schedule(recipe, optimizer, replays(recipe) * updates_per_epoch(train, recipe.train.accumulate))
     folder.update(recipe=recipe.model_dump(mode="json"))
     folder.write("environment.json", environment() | {"device": str(device), "precision": recipe.train.precision,
-                                                      "layout": recipe.train.layout})
+                                                      "layout": recipe.train.layout, "jpeg": jpeg_decoder()})
     if replays(recipe) > 1:
         train = Replayed(train, replays(recipe))
     return recipe, Parts(model, task, train, val, optimizer, schedule, ema)
