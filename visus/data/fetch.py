@@ -22,7 +22,7 @@ from visus.data.scan import BadImage
 from visus.data.transforms import Augmentation, Draws, to_unit
 from visus.data.transforms.flip import HorizontalFlip, VerticalFlip
 from visus.data.transforms.mix import Mixing
-from visus.ops.resample import resize, to_channels
+from visus.ops.resample import antialiased_kernel, resize, to_channels
 
 CACHE_MARGIN = 8 / 7  # what random crops are cut from is so much larger than the model's size: 256 pixels for 224
 _GROUP_BYTES = 512 << 10
@@ -63,6 +63,7 @@ class FileBatches(Dataset):
         self.squash = replace(preprocessing, resize="squash")  # a cropped box goes to the size as it is
         self.crop = None if augmentation is None else augmentation.decode_crop
         self._small: np.ndarray | None = None
+        self._kernel = antialiased_kernel(preprocessing.interpolation)
         self._affine = tuple(torch.tensor(values, dtype=torch.float32).view(-1, 1, 1) for values in (
             [1 / (255 * std) for std in preprocessing.std],
             [mean / std for mean, std in zip(preprocessing.mean, preprocessing.std, strict=True)]))
@@ -164,7 +165,15 @@ class FileBatches(Dataset):
         return Part(*box, _reduction(self.preprocessing, *self.preprocessing.size, box[2], box[3]))
 
     def _out_of_stored(self, pixels: np.ndarray, numbers: list | None) -> np.ndarray:
-        return pixels.transpose(2, 0, 1) if numbers is None else self.squash.resized_planes(pixels)
+        if numbers is None:
+            return pixels.transpose(2, 0, 1)
+        size, channels = self.preprocessing.size, self.preprocessing.channels
+        if self._kernel is None or pixels.shape[2] != channels or pixels.shape[:2] == size:
+            return self.squash.resized_planes(pixels)
+        # what `resized_planes` does, without the questions that all images of the cache answer alike
+        array = np.array(pixels, order="C")
+        images = torch.from_numpy(array.reshape(1, *array.shape).transpose(0, 3, 1, 2))
+        return self._kernel(images, size, False, None, None).numpy()[0]
 
     # -- floats --------------------------------------------------------------------------------------------------
 

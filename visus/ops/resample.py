@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -11,6 +13,12 @@ _LUMA = (19595, 38470, 7471)
 
 # What F.interpolate calls after a good deal of Python, which counts for small images; None where torch renames it.
 _KERNELS = {name: getattr(torch._C._nn, f"_upsample_{name}2d_aa", None) for name in ("bilinear", "bicubic")}
+
+
+def antialiased_kernel(interpolation: str) -> Callable[..., Tensor] | None:
+    """(images [B, C, H, W], size, False, None, None) -> images of that size: what `resize` calls; None where it asks
+    torch's public function."""
+    return _KERNELS.get(interpolation)
 
 
 def resize(images: Tensor, size: tuple[int, int], interpolation: str = "bilinear") -> Tensor:
