@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from visus.core.errors import RecipeError
+from visus.core.errors import DataError, RecipeError
 from visus.core.preprocessing import Preprocessing
 from visus.data.opening import open_samples
 from visus.data.samples import Samples
@@ -17,7 +17,7 @@ from visus.data.split import split_samples
 from visus.data.transforms.mix import Mixing
 from visus.losses.classification import get_loss
 from visus.run import baselines
-from visus.run.build import build_mixing, build_model, build_preprocessing
+from visus.run.build import build_loader, build_mixing, build_model, build_preprocessing
 from visus.run.choose import Facts, choose
 from visus.run.recipe import Recipe
 from visus.tasks.classification import Classification
@@ -233,3 +233,21 @@ def test_a_run_in_python_is_what_the_command_makes(tmp_path):
     for answer, row in zip(answers, probs, strict=True):
         assert answer.probs[0] == pytest.approx(float(row.max()), abs=1e-6)
     assert run.evaluate().metrics["accuracy"].value == run.metrics["accuracy"]
+
+
+def test_repeats_reach_the_loader_and_what_contradicts_them_is_refused(tmp_path):
+    samples = open_samples("digits")
+    preprocessing = Preprocessing(size=(8, 8), channels=1, mean=(0.0,), std=(1.0,), labels=samples.classes)
+    values = {"data.repeats": 3, "train.batch_size": 12, "data.workers": 0, "data.cache": False, "augmentation": ()}
+
+    def first(**changes):
+        recipe = Recipe().with_values(values | changes)
+        loader = build_loader(recipe, samples, np.arange(60), preprocessing, training=True,
+                              device=torch.device("cpu"), cache=None)
+        return loader.batch(0, 0).index.tolist()
+
+    assert len(set(first())) == 4 and len(first()) == 12
+    with pytest.raises(DataError, match="repeats=3"):
+        first(**{"train.batch_size": 10})
+    with pytest.raises(RecipeError, match="data.repeats=3"):
+        first(**{"data.sampling": "weighted"})

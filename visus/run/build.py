@@ -13,9 +13,10 @@ from torch import nn
 
 from visus.core.errors import RecipeError
 from visus.core.preprocessing import Preprocessing
-from visus.data.class_sampling import make_sampling
+from visus.data.class_sampling import Sampling, make_sampling
 from visus.data.loader import Loader
 from visus.data.samples import Samples
+from visus.data.sampling import RepeatedSampling
 from visus.data.transforms import build_augmentation
 from visus.data.transforms.mix import Mixing
 from visus.losses.classification import get_loss
@@ -95,8 +96,18 @@ def build_loader(recipe: Recipe, samples: Samples, indices: np.ndarray, preproce
                   workers=recipe.data.workers, on_bad_image=recipe.data.on_bad_image,
                   cache=cache if recipe.data.cache else None, cache_bytes=recipe.data.cache_bytes,
                   pin_memory=device.type == "cuda",
-                  sampling=make_sampling(recipe.data.sampling, samples, indices, recipe.train.seed) if training
-                  else None)
+                  sampling=build_sampling(recipe, samples, indices) if training else None)
+
+
+def build_sampling(recipe: Recipe, samples: Samples, indices: np.ndarray) -> Sampling | None:
+    """What takes the place of the order of an epoch; None where nothing does. Raises RecipeError for repeats of images
+    that are drawn by class, DataError for a batch that the repeats do not divide."""
+    if recipe.data.repeats == 1:
+        return make_sampling(recipe.data.sampling, samples, indices, recipe.train.seed)
+    if recipe.data.sampling != "none":
+        raise RecipeError("repeats every image alike, and cannot draw them by class",
+                          where=f"data.repeats={recipe.data.repeats}", remedy="Set data.sampling=none, or repeats to 1")
+    return RepeatedSampling(len(indices), recipe.train.batch_size, repeats=recipe.data.repeats, seed=recipe.train.seed)
 
 
 def build_mixing(recipe: Recipe, training: bool) -> Mixing | None:

@@ -46,6 +46,8 @@ class Data(Section):
     sampling: Literal["none", "weighted", "sqrt"] = Field(
         "none", description="Draw training images with replacement: classes equally often (weighted) or by the root of "
         "their sizes (sqrt)")
+    repeats: Count = Field(1, description="Repeated augmentation: each image so many times in a batch, each time "
+                           "in its own way; an epoch stays as long")
     image_size: Auto | Count | tuple[Count, Count] = Field("auto", description="Pixels, or [height, width]")
     channels: Auto | Literal[1, 3] = Field("auto", description="1: grey, 3: RGB")
     resize: Literal["squash", "crop", "pad"] = Field("squash", description="How an image takes image_size")
