@@ -23,6 +23,7 @@ from visus.data.samples import Samples
 
 Images = Literal["copy", "link"]
 Progress = Callable[[int, int], None]  # (images written, all images)
+NO_OBJECTS = "Classes alone go to class folders or shards (--to folder, --to shards); maps of labels have no writer yet"
 
 
 class DataWriter(Protocol):

@@ -19,6 +19,7 @@ from visus.data.reading.annotation_files import distinct_stems
 from visus.data.reading.pixel_objects import image_sizes, in_pixels
 from visus.data.samples import SPLITS, Samples, counted
 from visus.data.writers import (
+    NO_OBJECTS,
     Images,
     Progress,
     fresh_folder,
@@ -40,7 +41,7 @@ class VocWriter:
         """Raises DataError for samples without objects, and as `fresh_folder`; ImageError for unreadable sizes."""
         if samples.objects is None:
             raise DataError("has no boxes: Pascal VOC holds objects in images", where=samples.root or samples.format,
-                            remedy="Write class folders or shards instead: --to folder, --to shards")
+                            remedy=NO_OBJECTS)
         names = distinct_stems(_plain(name).replace("/", "_") for name in image_names(samples))
         with fresh_folder(samples, out) as folder:
             sizes = image_sizes(samples)

@@ -15,6 +15,7 @@ from visus.data.reading.annotation_files import distinct_stems
 from visus.data.reading.pixel_objects import image_sizes, in_shares
 from visus.data.samples import SPLITS, Samples, counted
 from visus.data.writers import (
+    NO_OBJECTS,
     Images,
     Progress,
     fresh_folder,
@@ -38,7 +39,7 @@ class YoloWriter:
         """Raises DataError for samples without objects, and as `fresh_folder`; ImageError for unreadable sizes."""
         if samples.objects is None:
             raise DataError("has no boxes: YOLO holds objects in images", where=samples.root or samples.format,
-                            remedy="Write class folders or shards instead: --to folder, --to shards")
+                            remedy=NO_OBJECTS)
         names = image_names(samples)
         places = distinct_stems(f"{split}/{name}" if split else name
                                 for split, name in zip(_folders(samples), names, strict=True))
