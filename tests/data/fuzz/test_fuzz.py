@@ -1,6 +1,6 @@
 """Whatever the bytes, a reader gives samples or a UserError: no other exception, no hang, no crash, no flood of memory.
 
-200 mutated files per parser in every run; 20,000 with `-m slow`. A case is a number: the same number is the same file.
+100 mutated files per parser in every run; 20,000 with `-m slow`. A case is a number: the same number is the same file.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import pytest
 from tests.data.fuzz.parsers import PARSERS
 
 HANG_S = 30.0  # of processor time in one case; ten times as long by the clock
-FEW, MANY = 200, 20_000
+FEW, MANY = 100, 20_000
 NAMES = [name for name in PARSERS if name != "parquet" or find_spec("pyarrow") is not None]
 
 
