@@ -167,8 +167,8 @@ def main() -> int:
     arguments.out.write_text(json.dumps({
         "command": ["python", *sys.argv], "peer": "pycocotools.coco.COCO(file)", "rounds": arguments.rounds,
         "load average at the start": round(load, 2), "bars": bars,
-        "class folders": {"files": files, "classes": CLASSES, **indexed},
-        "COCO": {"images": images, "boxes": boxes, "MiB": round(size / 2**20, 1), **coco},
+        "results": {"class folders": {"files": files, "classes": CLASSES, **indexed},
+                    "COCO": {"images": images, "boxes": boxes, "MiB": round(size / 2**20, 1), **coco}},
         "environment": environment()}, indent=2) + "\n")
     print(f"{files:,} files in {CLASSES:,} class folders: {indexed['seconds']} s, of the processor {indexed['cpu_s']} "
           f"s, {indexed['peak_mib']} MiB")
