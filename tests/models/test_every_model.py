@@ -79,7 +79,8 @@ def test_classes_and_channels_are_respected(name):
         model.config.num_classes = 3
 
 
-@pytest.mark.parametrize("name", DISTINCT)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=() if name in CHEAPEST else pytest.mark.slow)
+                                  for name in DISTINCT])
 def test_samples_do_not_see_each_other_in_eval(name):
     model, images = tiny(name).double().eval(), images_for(name).double()
     with torch.no_grad():
@@ -95,7 +96,8 @@ def test_gradient_reaches_every_parameter(name):
     assert dead == list(MODELS[name].still)
 
 
-@pytest.mark.parametrize("name", DISTINCT)
+@pytest.mark.parametrize("name", [pytest.param(name, marks=() if name in CHEAPEST else pytest.mark.slow)
+                                  for name in DISTINCT])
 def test_features_keep_the_contract(name):
     model = tiny(name).eval()
     if not hasattr(model, "features"):
