@@ -11,8 +11,9 @@ import pytest
 from PIL import Image
 from sklearn.datasets import load_digits
 
+from tests.data.formats.refusals import refused
 from tests.image_zoo import tree_state
-from visus.core.errors import DataError, UserError
+from visus.core.errors import UserError
 from visus.data import open_samples
 from visus.data.formats import data_formats
 from visus.data.formats.idx import read_idx
@@ -23,16 +24,6 @@ def make_images(folder: Path, count: int = 3, start: int = 0) -> None:
     folder.mkdir(parents=True, exist_ok=True)
     for i in range(start, start + count):
         Image.new("RGB", (6, 5), (i, 0, 0)).save(folder / f"{i}.png")
-
-
-def refused(path, *words: str, **options) -> DataError:
-    with pytest.raises(DataError) as caught:
-        open_samples(path, **options)
-    text = str(caught.value)
-    for word in words:
-        assert word in text, text
-    assert caught.value.where and caught.value.remedy
-    return caught.value
 
 
 # -- recognition -------------------------------------------------------------------------------------------------

@@ -335,6 +335,11 @@ def corrupt(images: Tensor, name: str, severity: int = 3, generator: Generator |
     return CORRUPTIONS[name](images, severity, seeded(generator)).clamp(0, 1)
 
 
+def corruption_generator(name: str, severity: int, seed: int = 0) -> Generator:
+    """The one that a (kind, severity) draws from, whatever else is corrupted beside it."""
+    return torch.Generator().manual_seed(1000 * seed + 10 * list(CORRUPTIONS).index(name) + severity)
+
+
 # -- what they cost ------------------------------------------------------------------------------------------------
 
 
@@ -379,14 +384,14 @@ def corruption_table(classifier: Classifier, images: Tensor, labels: Tensor, *, 
         one_of(tuple(CORRUPTIONS), names=name)
 
     @torch.no_grad()
-    def error(change: Callable[[Tensor, Generator], Tensor], number: int) -> float:
-        generator = torch.Generator().manual_seed(1000 * seed + number)
-        wrong = sum(int((classifier(change(part, generator)).argmax(1) != truth).sum())
+    def error(change: Callable[[Tensor], Tensor]) -> float:
+        wrong = sum(int((classifier(change(part)).argmax(1) != truth).sum())
                     for part, truth in zip(images.split(batch_size), labels.split(batch_size), strict=True))
         return wrong / max(1, len(images))
 
-    order = list(CORRUPTIONS)
-    errors = {name: tuple(error(lambda part, generator, name=name, severity=severity:  # type: ignore[misc]
-                                corrupt(part, name, severity, generator), 10 * order.index(name) + severity)
-                          for severity in severities) for name in chosen}
-    return CorruptionTable(clean=error(lambda part, _: part, 0), errors=errors)
+    def corrupted(name: str, severity: int) -> float:
+        generator = corruption_generator(name, severity, seed)
+        return error(lambda part: corrupt(part, name, severity, generator))
+
+    errors = {name: tuple(corrupted(name, severity) for severity in severities) for name in chosen}
+    return CorruptionTable(clean=error(lambda part: part), errors=errors)

@@ -200,6 +200,15 @@ class RunFolder:
         return [Finding(**{k: v for k, v in row.items() if k in Finding.__slots__})
                 for row in self.events("findings.jsonl") if {"check", "severity", "title"} <= row.keys()]
 
+    def refuse_resume(self) -> None:
+        """Raises RunError for a run that is finished, or that was stopped before its first record."""
+        if self.about.get("status") == "finished":
+            raise RunError("is finished: there is nothing to resume", where=self.path,
+                           remedy="Train a new run, or look at its report.html")
+        if not (self.path / "data.json").exists():
+            raise RunError("was stopped before training began: there is nothing to resume", where=self.path,
+                           remedy="Start it again with another --out")
+
     def lock(self) -> None:
         """Take the run for this process until it ends. Raises RunError naming the process that holds it."""
         import fcntl

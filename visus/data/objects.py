@@ -115,6 +115,11 @@ class Objects:
         chosen, start = _ranges(self.start, images)
         return self._of(chosen, start)
 
+    def pick(self, objects: np.ndarray) -> Objects:
+        """These objects alone, in that order, which has those of one image together and the images in theirs."""
+        counts = np.bincount(self.image_of[objects], minlength=len(self.start) - 1)
+        return self._of(np.asarray(objects), np.concatenate([[0], np.cumsum(counts)]).astype(np.int64))
+
     def of(self, image: int, height: int, width: int) -> Objects:
         """The objects of one image (N is 1), in pixels of its `height` and `width`."""
         first, last = int(self.start[image]), int(self.start[image + 1])

@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from visus.core.errors import RecipeError, UserError, did_you_mean
-from visus.losses.imbalance import class_balanced, focal, logit_adjusted, sigmoid_focal
+from visus.losses.imbalance import class_balanced, focal, logit_adjusted, sigmoid_focal, yes_or_no
 
 
 def cross_entropy(
@@ -46,12 +46,7 @@ def binary_cross_entropy(
     float [K], the factor p of the positive terms (1 without it). -> scalar, at least 0. Computed as
     max(z, 0) - z y + log(1 + exp(-|z|)), finite for any logits. Raises UserError for targets of another shape.
     """
-    if targets.ndim == 1 and not targets.is_floating_point():
-        targets = F.one_hot(targets, logits.shape[1])
-    if targets.shape != logits.shape:
-        raise UserError(f"targets of {tuple(targets.shape)} do not fit logits of {tuple(logits.shape)}", where="loss",
-                        remedy="Give one class number per image, or one number in [0, 1] per image and class")
-    targets = targets.to(logits.dtype)
+    targets = yes_or_no(logits, targets)
     if label_smoothing:
         targets = (1 - label_smoothing) * targets + label_smoothing / logits.shape[1]
     return F.binary_cross_entropy_with_logits(logits, targets, pos_weight=pos_weight)

@@ -54,12 +54,7 @@ def sigmoid_focal(logits: Tensor, targets: Tensor, *, gamma: float = 2.0, alpha:
     alpha in [0, 1]: a_t is alpha for a yes and 1 - alpha for a no; None: both 1. -> scalar, at least 0. The paper
     divides by the number of objects instead of by B K. Raises UserError for targets of another shape.
     """
-    if targets.ndim == 1 and not targets.is_floating_point():
-        targets = F.one_hot(targets, logits.shape[1])
-    if targets.shape != logits.shape:
-        raise UserError(f"targets of {tuple(targets.shape)} do not fit logits of {tuple(logits.shape)}", where="loss",
-                        remedy="Give one class number per image, or one number in [0, 1] per image and class")
-    targets = targets.to(logits.dtype)
+    targets = yes_or_no(logits, targets)
     entropy = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
     probs = logits.sigmoid()
     p_t = probs * targets + (1 - probs) * (1 - targets)
@@ -96,6 +91,17 @@ def logit_adjusted(logits: Tensor, targets: Tensor, *, class_counts: Tensor | No
         images = class_counts.to(logits).clamp_min(1)
         logits = logits + tau * (images / images.sum()).log()
     return F.cross_entropy(logits, targets)
+
+
+def yes_or_no(logits: Tensor, targets: Tensor) -> Tensor:
+    """[B, K] of the logits' type, a number in [0, 1] per class: of such targets, or of int64 [B], one yes among K.
+    Raises UserError for targets of another shape."""
+    if targets.ndim == 1 and not targets.is_floating_point():
+        targets = F.one_hot(targets, logits.shape[1])
+    if targets.shape != logits.shape:
+        raise UserError(f"targets of {tuple(targets.shape)} do not fit logits of {tuple(logits.shape)}", where="loss",
+                        remedy="Give one class number per image, or one number in [0, 1] per image and class")
+    return targets.to(logits.dtype)
 
 
 def _focused(log_p: Tensor, gamma: float) -> Tensor:

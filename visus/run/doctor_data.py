@@ -120,12 +120,7 @@ def marked_part(pixels: np.ndarray, objects: Objects, image: int, marks: Sequenc
     """The part of an image, uint8 [H, W, C], around some of its objects, with them drawn into it."""
     height, width = pixels.shape[:2]
     rows = np.array(marks, np.int64) - objects.start[image]
-    chosen = objects.of(image, height, width)
-    chosen = replace(
-        chosen, start=np.array([0, len(rows)]), labels=chosen.labels[rows], boxes=chosen.boxes[rows],
-        crowd=chosen.crowd[rows], difficult=chosen.difficult[rows], ids=None,
-        outlines=None if chosen.outlines is None else chosen.outlines.take(rows),
-        keypoints=None if chosen.keypoints is None else chosen.keypoints[rows])
+    chosen = objects.of(image, height, width).pick(rows)
     edge = np.array([width, height], np.float64)
     low, high = (np.nan_to_num(chosen.boxes[:, part]).clip(0, edge) for part in (slice(0, 2), slice(2, 4)))
     low, high = np.minimum(low, high).min(0), np.maximum(low, high).max(0)

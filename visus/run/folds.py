@@ -16,7 +16,7 @@ from typing import Any
 
 import numpy as np
 
-from visus.core.errors import Interrupted, RunError, TrainingDiverged, UserError
+from visus.core.errors import Interrupted, TrainingDiverged, UserError
 from visus.core.files import write_text
 from visus.core.record import MARKER, Finding, RunFolder
 from visus.core.registry import Entry
@@ -79,12 +79,7 @@ def resume_folds(folder: RunFolder, *, values: Mapping[str, Any], progress: bool
     if folder.about.get("status") == "finished" and not (folder.path / "report.html").exists():
         write_report(folder)  # it was stopped between the two
         return Run(folder)
-    if folder.about.get("status") == "finished":
-        raise RunError("is finished: there is nothing to resume", where=folder.path,
-                       remedy="Train a new run, or look at its report.html")
-    if not (folder.path / "data.json").exists():
-        raise RunError("was stopped before training began: there is nothing to resume", where=folder.path,
-                       remedy="Start it again with another --out")
+    folder.refuse_resume()
     folder.lock()
     try:
         recipe = Recipe.load(folder.path / "recipe.yaml")

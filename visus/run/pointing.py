@@ -19,7 +19,6 @@ from torch import Tensor
 from visus.core.device import pick_device
 from visus.core.errors import UserError
 from visus.core.preprocessing import Preprocessing
-from visus.data.objects import Objects
 from visus.data.opening import open_samples
 from visus.data.samples import Samples, spread
 from visus.explain.faithfulness import pointing_hits
@@ -78,7 +77,8 @@ def pointing_game(run: TrainedModel | str | os.PathLike[str], path: str | Path, 
     with Display(progress).steps("pointing", len(chosen)) as advance:
         for i in chosen:
             pixels = samples.read(i, trained.preprocessing.background)
-            objects = _counted(samples.objects.of(i, *pixels.shape[:2]))
+            objects = samples.objects.of(i, *pixels.shape[:2])
+            objects = objects.pick(np.flatnonzero(~(objects.crowd | objects.difficult)))
             for k in np.unique(objects.labels):
                 if int(k) not in shared:
                     continue
@@ -121,10 +121,3 @@ def seen_boxes(boxes: np.ndarray, size: tuple[int, int], preprocessing: Preproce
 def _labels(samples: Samples, i: int) -> np.ndarray:
     assert samples.objects is not None
     return samples.objects.labels[samples.objects.start[i]:samples.objects.start[i + 1]]
-
-
-def _counted(objects: Objects) -> Objects:
-    keep = ~(objects.crowd | objects.difficult)
-    return replace(objects, start=np.array([0, int(keep.sum())]), labels=objects.labels[keep],
-                   boxes=objects.boxes[keep], crowd=objects.crowd[keep], difficult=objects.difficult[keep],
-                   outlines=None, keypoints=None, keypoint_names=(), ids=None)

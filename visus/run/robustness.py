@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from PIL import Image, ImageDraw, ImageFont
 
-from visus.attack.corruptions import CORRUPTIONS, SEVERITIES, corrupt, corruption_table
+from visus.attack.corruptions import SEVERITIES, corrupt, corruption_generator, corruption_table
 from visus.attack.masking import MaskingReport, masking_report
 from visus.attack.measures import Transfer, transfer_table
 from visus.core.device import pick_device
@@ -175,15 +175,15 @@ def _sheet(image: torch.Tensor, kinds: Sequence[str], seed: int) -> Image.Image:
     font = ImageFont.load_default(13)
     side = SHOWN_PX + GAP
     canvas = Image.new("RGB", (NAME_PX + len(SEVERITIES) * side + GAP, 22 + len(kinds) * side), "white")
-    draw, order = ImageDraw.Draw(canvas), list(CORRUPTIONS)
+    draw = ImageDraw.Draw(canvas)
     for column, severity in enumerate(SEVERITIES):
         draw.text((NAME_PX + column * side + SHOWN_PX // 2 - 3, 3), str(severity), fill="black", font=font)
     for row, kind in enumerate(kinds):
         top = 22 + row * side
         draw.text((GAP, top + SHOWN_PX // 2 - 8), kind.replace("_", " "), fill="black", font=font)
         for column, severity in enumerate(SEVERITIES):
-            drawn = torch.Generator().manual_seed(1000 * seed + 10 * order.index(kind) + severity)
-            pixels = (255 * corrupt(image, kind, severity, drawn)[0]).round().byte().permute(1, 2, 0).numpy()
+            changed = corrupt(image, kind, severity, corruption_generator(kind, severity, seed))[0]
+            pixels = (255 * changed).round().byte().permute(1, 2, 0).numpy()
             shown = Image.fromarray(np.repeat(pixels, 3, 2) if pixels.shape[2] == 1 else pixels)
             canvas.paste(shown.resize((SHOWN_PX, SHOWN_PX), Image.Resampling.NEAREST if shown.width < SHOWN_PX else
                                       Image.Resampling.LANCZOS), (NAME_PX + column * side, top))

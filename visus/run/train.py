@@ -114,12 +114,7 @@ def resume(run: str | os.PathLike[str], *, values: Mapping[str, Any] | None = No
         if folder.about.get("status") == "finished" and not (folder.path / "report.html").exists():
             display.result(f"report   {write_report(folder)}")  # it was stopped between the two
             return Run(folder)
-        if folder.about.get("status") == "finished":
-            raise RunError("is finished: there is nothing to resume", where=folder.path,
-                           remedy="Train a new run, or look at its report.html")
-        if not (folder.path / "data.json").exists():
-            raise RunError("was stopped before training began: there is nothing to resume", where=folder.path,
-                           remedy="Start it again with another --out")
+        folder.refuse_resume()
         recipe = Recipe.load(folder.path / "recipe.yaml")
         _refuse_changes(folder, recipe, changed_data_is_fine)
         recipe = recipe.with_values(values)

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.data.formats.refusals import refused
 from tests.image_zoo import tree_state
-from visus.core.errors import DataError
 from visus.data import open_samples
 from visus.data.formats.cifar.reader import CLASSES
 
@@ -47,14 +47,6 @@ def hundred(folder: Path) -> Path:
     dump(folder / "meta", {b"fine_label_names": [f"fine{i}" for i in range(100)],
                            b"coarse_label_names": [f"coarse{i}" for i in range(20)]})
     return folder
-
-
-def refused(path, *words: str, **options) -> None:
-    with pytest.raises(DataError) as caught:
-        open_samples(path, **options)
-    for word in words:
-        assert word in str(caught.value), str(caught.value)
-    assert caught.value.where and caught.value.remedy
 
 
 @pytest.mark.parametrize("protocol", [0, 2])

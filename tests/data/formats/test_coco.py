@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from tests.data.formats.refusals import refused
 from tests.data.malformed.healthy import HIGH, WIDE, coco_book, encoded, put
 from tests.image_zoo import tree_state
 from visus.core.errors import DataError
@@ -53,15 +54,6 @@ def drawn_book(seed: int = 0, count: int = 12, objects: int = 60, **more: Any) -
                                     "category_id": [1, 18, 90][random.integers(3)], "area": 1.0,
                                     "iscrowd": int(kind == 2), "segmentation": shape})
     return book
-
-
-def refused(path: Path, *words: str) -> DataError:
-    with pytest.raises(DataError) as caught:
-        open_samples(path)
-    for word in words:
-        assert word in str(caught.value), str(caught.value)
-    assert caught.value.where and caught.value.remedy
-    return caught.value
 
 
 def parser_without_orjson(monkeypatch, by_orjson: bool) -> None:

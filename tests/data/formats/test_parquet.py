@@ -15,9 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from tests.data.formats.refusals import read_or_refused, refused
 from tests.data.formats.test_shards import image
 from tests.image_zoo import tree_state
-from visus.core.errors import DataError, ImageError, UserError
+from visus.core.errors import ImageError
 from visus.data import open_samples
 from visus.data.formats import parquet as module
 
@@ -39,14 +40,6 @@ def structs(count, first=0):
 
 
 LABEL = {"label": {"names": ["cat", "dog", "owl"], "_type": "ClassLabel"}, "image": {"_type": "Image"}}
-
-
-def refused(path, *words: str, **options) -> None:
-    with pytest.raises(DataError) as caught:
-        open_samples(path, **options)
-    for word in words:
-        assert word in str(caught.value), str(caught.value)
-    assert caught.value.where and caught.value.remedy
 
 
 def reds(samples) -> list[int]:
@@ -241,12 +234,4 @@ def test_mutated_files_end_in_samples_or_in_an_error_of_ours(tmp_path_factory, d
     for _ in range(data.draw(st.integers(1, 5))):
         base[data.draw(st.integers(0, len(base) - 1))] = data.draw(st.integers(0, 255))
     path.write_bytes(base)
-    try:
-        samples = open_samples(path)
-        for i in range(len(samples)):
-            try:
-                samples.read(i)
-            except ImageError:
-                pass
-    except UserError:
-        pass
+    read_or_refused(path)

@@ -19,8 +19,9 @@ from hypothesis import strategies as st
 from PIL import Image
 
 import visus.data.reading.holders
+from tests.data.formats.refusals import read_or_refused, refused
 from tests.image_zoo import tree_state
-from visus.core.errors import DataError, ImageError, UserError
+from visus.core.errors import DataError, ImageError
 from visus.data import open_samples
 from visus.data.formats.shards.reader import Shards, braces
 
@@ -48,14 +49,6 @@ def samples_of(first: int, count: int, label: str = "cls") -> list[tuple[str, by
         text = str(i % 3) if label == "cls" else json.dumps({"label": i % 3, "other": [1]})
         members.append((f"{i:05d}.{label}", text.encode()))
     return members
-
-
-def refused(path, *words: str, **options) -> None:
-    with pytest.raises(DataError) as caught:
-        open_samples(path, **options)
-    for word in words:
-        assert word in str(caught.value), str(caught.value)
-    assert caught.value.where and caught.value.remedy
 
 
 # -- reading -----------------------------------------------------------------------------------------------------
@@ -393,15 +386,7 @@ def test_mutated_archives_end_in_samples_or_in_an_error_of_ours(data):
                 base[place // 512 * 512 + 148:place // 512 * 512 + 156] = \
                     b"%06o\0 " % (sum(head[:148]) + 256 + sum(head[156:]))
         path.write_bytes(base)
-        try:
-            samples = open_samples(path)
-            for i in range(len(samples)):
-                try:
-                    samples.read(i)
-                except ImageError:
-                    pass
-        except UserError:
-            pass
+        read_or_refused(path)
 
 
 @pytest.mark.slow

@@ -19,11 +19,11 @@ from PIL import Image
 from visus.core.errors import DataError, ResourceError
 from visus.core.images import EXTENSIONS
 from visus.core.registry import Registry
+from visus.data.objects import Objects
 from visus.data.samples import Samples
 
 Images = Literal["copy", "link"]
 Progress = Callable[[int, int], None]  # (images written, all images)
-NO_OBJECTS = "Classes alone go to class folders or shards (--to folder, --to shards); maps of labels have no writer yet"
 
 
 class DataWriter(Protocol):
@@ -107,6 +107,24 @@ def has_own_numbers(samples: Samples) -> bool:
     """Whether the classes have numbers other than 0, 1, 2, ... and 1, 2, 3, ..."""
     count = len(samples.classes)
     return samples.category_ids not in (None, tuple(range(count)), tuple(range(1, count + 1)))
+
+
+def required_objects(samples: Samples, format: str) -> Objects:
+    """The objects of the samples. Raises DataError where there are none, naming the `format` that holds them."""
+    if samples.objects is None:
+        raise DataError(f"has no boxes: {format} holds objects in images", where=samples.root or samples.format,
+                        remedy="Classes alone go to class folders or shards (--to folder, --to shards); maps of labels "
+                               "have no writer yet")
+    return samples.objects
+
+
+def beside_objects(samples: Samples, numbers: str) -> list[tuple[int, str, str]]:
+    """(count, noun, what becomes of them) of what formats for objects lack. numbers: why those of the classes go."""
+    maps = 0 if samples.label_maps is None else sum(map(bool, samples.label_maps.paths))
+    captions = 0 if samples.captions is None else sum(map(len, samples.captions))
+    own = len(samples.classes) if has_own_numbers(samples) else 0
+    return [(maps, "map", "of labels left out"), (captions, "caption", "left out"),
+            (own, "number", f"of classes left out: {numbers}")]
 
 
 def write_image(samples: Samples, i: int, path: Path, images: Images = "copy") -> None:

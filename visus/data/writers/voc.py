@@ -13,18 +13,17 @@ from xml.sax.saxutils import escape
 
 import numpy as np
 
-from visus.core.errors import DataError
 from visus.data.objects import Objects
 from visus.data.reading.annotation_files import distinct_stems
 from visus.data.reading.pixel_objects import image_sizes, in_pixels
 from visus.data.samples import SPLITS, Samples, counted
 from visus.data.writers import (
-    NO_OBJECTS,
     Images,
     Progress,
+    beside_objects,
     fresh_folder,
-    has_own_numbers,
     image_names,
+    required_objects,
     write_image,
     write_new,
     writers,
@@ -39,13 +38,11 @@ class VocWriter:
     @staticmethod
     def write(samples: Samples, out: Path, *, images: Images = "copy", progress: Progress | None = None) -> None:
         """Raises DataError for samples without objects, and as `fresh_folder`; ImageError for unreadable sizes."""
-        if samples.objects is None:
-            raise DataError("has no boxes: Pascal VOC holds objects in images", where=samples.root or samples.format,
-                            remedy=NO_OBJECTS)
+        given = required_objects(samples, "Pascal VOC")
         names = distinct_stems(_plain(name).replace("/", "_") for name in image_names(samples))
         with fresh_folder(samples, out) as folder:
             sizes = image_sizes(samples)
-            objects = in_pixels(samples.objects, sizes)
+            objects = in_pixels(given, sizes)
             classes = [escape(_plain(name)) for name in samples.classes]
             boxes = (objects.boxes + np.array([1.0, 1.0, 0.0, 0.0])).tolist()
             for i, name in enumerate(names):
@@ -70,14 +67,10 @@ class VocWriter:
         outlines = objects.outlines
         shaped = 0 if outlines is None else len({*outlines.runs, *np.flatnonzero(np.diff(outlines.polygons)).tolist()})
         marked = 0 if objects.keypoints is None else int((objects.keypoints[..., 2] > 0).any(1).sum())
-        maps = 0 if samples.label_maps is None else sum(map(bool, samples.label_maps.paths))
-        captions = 0 if samples.captions is None else sum(map(len, samples.captions))
-        own = len(samples.classes) if has_own_numbers(samples) else 0
         broken = 0 if objects.relative else int((objects.boxes % 1 != 0).any(1).sum())
         found = [(shaped, "outline", "left out: VOC's objects are boxes"),
                  (marked, "object", "without its keypoints"), (int(objects.crowd.sum()), "crowd", "became a plain box"),
-                 (maps, "map", "of labels left out"), (captions, "caption", "left out"),
-                 (own, "number", "of classes left out: VOC names them"),
+                 *beside_objects(samples, "VOC names them"),
                  (broken, "box", "with parts of pixels: written with decimals, which some readers of VOC do not take")]
         notes = [f"{counted(count, noun)} {rest}" for count, noun, rest in found if count]
         unsplit = int((samples.split == "").sum())

@@ -9,18 +9,17 @@ from pathlib import Path
 import numpy as np
 import yaml
 
-from visus.core.errors import DataError
 from visus.data.objects import Objects
 from visus.data.reading.annotation_files import distinct_stems
 from visus.data.reading.pixel_objects import image_sizes, in_shares
 from visus.data.samples import SPLITS, Samples, counted
 from visus.data.writers import (
-    NO_OBJECTS,
     Images,
     Progress,
+    beside_objects,
     fresh_folder,
-    has_own_numbers,
     image_names,
+    required_objects,
     write_image,
     write_new,
     writers,
@@ -37,15 +36,12 @@ class YoloWriter:
     @staticmethod
     def write(samples: Samples, out: Path, *, images: Images = "copy", progress: Progress | None = None) -> None:
         """Raises DataError for samples without objects, and as `fresh_folder`; ImageError for unreadable sizes."""
-        if samples.objects is None:
-            raise DataError("has no boxes: YOLO holds objects in images", where=samples.root or samples.format,
-                            remedy=NO_OBJECTS)
+        objects = required_objects(samples, "YOLO")
         names = image_names(samples)
         places = distinct_stems(f"{split}/{name}" if split else name
                                 for split, name in zip(_folders(samples), names, strict=True))
         with fresh_folder(samples, out) as folder:
-            lines = _lines(samples.objects) if samples.objects.relative else _lines(
-                in_shares(samples.objects, image_sizes(samples)), _ENOUGH)
+            lines = _lines(objects) if objects.relative else _lines(in_shares(objects, image_sizes(samples)), _ENOUGH)
             for i, place in enumerate(places):
                 write_image(samples, i, folder / "images" / place, images)
                 write_new(folder / "labels" / f"{os.path.splitext(place)[0]}.txt", next(lines))
@@ -75,20 +71,13 @@ class YoloWriter:
             found.append((sum(bool(keep[m]) for m in outlines.runs), "mask", "coded by run length became a box"))
         _, cut, beyond = _centres(in_shares(objects, image_sizes(samples)), _ENOUGH)
         found += [(int((cut & ~beyond & keep).sum()), "box", "cut at the edge of the image"),
-                  (int((beyond & keep).sum()), "object", "outside of its image left out"), *_other_losses(samples)]
+                  (int((beyond & keep).sum()), "object", "outside of its image left out"),
+                  *beside_objects(samples, "they are counted from 0")]
         notes = [f"{counted(count, noun)} {rest}" for count, noun, rest in found if count]
         unsplit = int((samples.split == "").sum())
         if 0 < unsplit < len(samples):
             notes.append(f"{counted(unsplit, 'image')} without a split: in images/unsplit, not named by data.yaml")
         return notes
-
-
-def _other_losses(samples: Samples) -> list[tuple[int, str, str]]:
-    maps = 0 if samples.label_maps is None else sum(map(bool, samples.label_maps.paths))
-    captions = 0 if samples.captions is None else sum(map(len, samples.captions))
-    own = len(samples.classes) if has_own_numbers(samples) else 0
-    return [(maps, "map", "of labels left out"), (captions, "caption", "left out"),
-            (own, "number", "of classes left out: they are counted from 0")]
 
 
 def _folders(samples: Samples) -> list[str]:
