@@ -36,7 +36,7 @@ def run(arguments: argparse.Namespace) -> int:
 
     display = Display(show=not arguments.json)
     written = 0
-    with ExitStack() as stack:
+    with display.reading() as reading, ExitStack() as stack:
         advance: Callable[[int], None] | None = None
 
         def progress(done: int, total: int) -> None:
@@ -46,7 +46,8 @@ def run(arguments: argparse.Namespace) -> int:
             advance(done - written)
             written = done
 
-        result = convert(arguments.path, arguments.out, arguments.to, arguments.format, arguments.images, progress)
+        result = convert(arguments.path, arguments.out, arguments.to, arguments.format, arguments.images, progress,
+                         reading)
     if arguments.json:
         print(json.dumps(finite(asdict(result)), indent=2))
         return 0

@@ -34,12 +34,15 @@ def run(arguments: argparse.Namespace) -> int:
 
     from visus.core.errors import printable
     from visus.core.files import finite
+    from visus.run.display import Display
     from visus.run.inspect_data import show_data
 
     sheet = None if arguments.sheet == "-" or (arguments.json and not arguments.sheet) else arguments.sheet
     if arguments.sheet is None and not arguments.page and not arguments.json:
         sheet = f"{Path(arguments.path).resolve().name}-sheet.png"
-    facts = show_data(arguments.path, arguments.format, sheet, page=arguments.page, augment=arguments.augment)
+    with Display().reading() as reading:
+        facts = show_data(arguments.path, arguments.format, sheet, page=arguments.page, augment=arguments.augment,
+                          reading=reading)
     if arguments.json:
         print(json.dumps(finite(asdict(facts)), indent=2))
         return 0

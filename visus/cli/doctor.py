@@ -45,10 +45,13 @@ def run(arguments: argparse.Namespace) -> int:
         raise UserError("give one run, recipe or path, or `data PATH`", where=" ".join(words),
                         remedy="See: visus doctor --help")
     if words[0] == "data" and len(words) == 2:
+        from visus.run.display import Display
         from visus.run.doctor_data import doctor_data
 
         page = arguments.out or "doctor.html"
-        found = doctor_data(words[1], format=arguments.format, out=page, budget_s=arguments.budget, skip=arguments.skip)
+        with Display().reading() as reading:
+            found = doctor_data(words[1], format=arguments.format, out=page, budget_s=arguments.budget,
+                                skip=arguments.skip, reading=reading)
         print(found)
         print(f"page     {page}")
     else:

@@ -27,10 +27,11 @@ class Converted:
 
 
 def convert(path: str | Path, out: str | Path, to: str, format: str = "auto", images: Images = "copy",
-            progress: Progress | None = None) -> Converted:
+            progress: Progress | None = None, reading: Progress | None = None) -> Converted:
     """Write the data at `path` to the new folder `out` in the format `to`: coco, yolo, voc, folder or shards.
 
-    images: 'copy' or 'link' (hard links where the disk has them). progress: called with (images written, all).
+    images: 'copy' or 'link' (hard links where the disk has them). progress: called with (images written, all); reading:
+    with (read, all) of large annotation files, before.
     The data at `path` stay as they are, byte by byte.
 
     Raises UserError: data that cannot be read, an unknown format, `out` exists or lies within the data, samples without
@@ -40,7 +41,7 @@ def convert(path: str | Path, out: str | Path, to: str, format: str = "auto", im
     if images not in ("copy", "link"):
         raise DataError("is neither 'copy' nor 'link'", where=f"images={images!r}", remedy="Use copy or link")
     _refuse_folder(path, Path(out))
-    samples = _named_apart(open_samples(path, format))
+    samples = _named_apart(open_samples(path, format, progress=reading))
     lost = tuple(writer.losses(samples)) if hasattr(writer, "losses") else ()
     if samples.objects is not None and samples.objects.relative and to != "yolo":
         sizes = image_sizes(samples)

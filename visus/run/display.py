@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
@@ -13,6 +13,8 @@ from rich.progress import (
     DownloadColumn,
     MofNCompleteColumn,
     Progress,
+    ProgressColumn,
+    TaskProgressColumn,
     TextColumn,
     TimeElapsedColumn,
     TimeRemainingColumn,
@@ -26,6 +28,9 @@ from visus.core.errors import printable
 if TYPE_CHECKING:
     from visus.core.record import Finding
     from visus.train.trainer import EpochReport, StepReport
+
+
+Tell = Callable[[int, int | None], None]  # (so far, in all or None)
 
 
 class Display:
@@ -71,22 +76,34 @@ class Display:
             yield lambda count=1: progress.advance(task, count)
 
 
-    @contextmanager
-    def download(self) -> Iterator[Callable[[int, int | None], None] | None]:
+    def download(self) -> AbstractContextManager[Tell | None]:
         """A bar that appears with the first bytes; yields what to tell (bytes so far, bytes in all or None)."""
+        return self._amount("download  ", DownloadColumn(), TransferSpeedColumn())
+
+    def reading(self) -> AbstractContextManager[Tell | None]:
+        """The same for large annotation files: (how much is read, of how much)."""
+        return self._amount("read      ", TaskProgressColumn())
+
+    @contextmanager
+    def _amount(self, what: str, *columns: ProgressColumn) -> Iterator[Tell | None]:
         if not self.live:
             yield None
             return
-        with Progress(TextColumn("[bold cyan]download  "), BarColumn(), DownloadColumn(), TransferSpeedColumn(),
-                      TimeRemainingColumn(), console=self.console, transient=True) as progress:
-            task = None
+        progress = Progress(TextColumn(f"[bold cyan]{what}"), BarColumn(), *columns, TimeRemainingColumn(),
+                            console=self.console, transient=True)
+        task = progress.add_task(what, total=None)
 
-            def advance(done: int, total: int | None) -> None:
-                nonlocal task
-                task = progress.add_task("download", total=total) if task is None else task
-                progress.update(task, completed=done, total=total)
+        def tell(done: int, total: int | None) -> None:
+            progress.update(task, completed=done, total=total)
+            if total is not None and done >= total:
+                progress.stop()  # only one bar can be live: the next one may come before this block ends
+            elif not progress.live.is_started:
+                progress.start()
 
-            yield advance
+        try:
+            yield tell
+        finally:
+            progress.stop()
 
 
 class TrainingDisplay:

@@ -43,9 +43,11 @@ _EXIF_IFD, _TAKEN, _FRACTION, _SERIAL, _MAKE, _MODEL = 0x8769, 0x9003, 0x9291, 0
 
 def doctor_data(path: str | Path, *, format: str = "auto", out: str | Path | None = None,
                 budget_s: float = 20.0, skip: Sequence[str] = (),
-                progress: Callable[[str], None] = lambda name: None) -> Diagnosis:
+                progress: Callable[[str], None] = lambda name: None,
+                reading: Callable[[int, int], None] | None = None) -> Diagnosis:
     """Look at a data set as `visus train` would divide it. out: an HTML page with the findings and the images that they
-    name. progress(name): called before each check.
+    name. progress(name): called before each check. reading: called with (read, all) while large annotation files are
+    read.
 
     Raises DataError when the path is no data set, UserError when `out` lies inside the data, ResourceError when it
     cannot be written.
@@ -54,7 +56,7 @@ def doctor_data(path: str | Path, *, format: str = "auto", out: str | Path | Non
         raise UserError("lies in the data folder, where nothing is written", where=out,
                         remedy="Give a path elsewhere")
     begun = time.perf_counter()
-    samples = open_samples(path, format)
+    samples = open_samples(path, format, progress=reading)
     splits, problem = _divided(samples)
     images = image_set(samples, splits, seconds=budget_s)
     diagnosis = examine_images(images, budget_s=budget_s, skip=skip, progress=progress)

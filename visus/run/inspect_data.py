@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 import os
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -100,9 +101,11 @@ class DataFacts:
 
 
 def show_data(path: str | Path, format: str = "auto", out: str | Path | None = None, *,
-              page: str | Path | None = None, augment: str | Path | None = None) -> DataFacts:
+              page: str | Path | None = None, augment: str | Path | None = None,
+              reading: Callable[[int, int], None] | None = None) -> DataFacts:
     """Look at a data set. out: a PNG file for a sheet of pictures: images of each class, their marks, charts. page: an
     HTML file for the same. augment: a recipe, or 'auto' for what `visus train` would choose, whose effect is drawn.
+    reading: called with (read, all) while large annotation files are read.
 
     Raises DataError when the path is no data set, RecipeError for a recipe that cannot be used, UserError when `out` or
     `page` lies inside the data, ResourceError when it cannot be written. Images that cannot be read are no error here:
@@ -112,7 +115,7 @@ def show_data(path: str | Path, format: str = "auto", out: str | Path | None = N
         if place is not None and lies_inside(place, path):
             raise UserError("lies in the data folder, where nothing is written", where=place,
                             remedy="Give a path elsewhere")
-    samples = open_samples(path, format)
+    samples = open_samples(path, format, progress=reading)
     facts = _facts(path, samples)
     if out is None and page is None:
         return facts

@@ -106,7 +106,8 @@ def try_out(recipe: Recipe, preprocessing: Preprocessing, num_classes: int, disp
 
 
 def opened(recipe: Recipe, display: Display) -> Samples:
-    samples = open_named(recipe.data)
+    with display.reading() as progress:
+        samples = open_named(recipe.data, progress=progress)
     display.say("data", samples.recognised)
     for note in samples.notes:
         display.say("note", note)

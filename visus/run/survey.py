@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
 
@@ -26,13 +26,14 @@ from visus.run.recipe import Data, Recipe
 LISTED = 10
 
 
-def open_named(data: Data, kept_columns: tuple[str, ...] = ()) -> Samples:
+def open_named(data: Data, kept_columns: tuple[str, ...] = (),
+               progress: Callable[[int, int], None] | None = None) -> Samples:
     """The samples that the recipe names, with its class names in the place of numbers and the split of its split file.
-    kept_columns: of a table.
+    kept_columns: of a table. progress: called with (read, all) while large annotation files are read.
 
     Raises DataError where they hold nothing that a classifier could learn.
     """
-    samples = open_samples(str(data.path), format=data.format, kept_columns=kept_columns)
+    samples = open_samples(str(data.path), format=data.format, kept_columns=kept_columns, progress=progress)
     if samples.label_maps is not None and not samples.targets.any():
         raise DataError("holds label maps, which no classifier learns from", where=data.path,
                         remedy="Look at it with: visus data show; segmentation is not trained yet")
