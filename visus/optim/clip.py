@@ -13,7 +13,8 @@ WEIGHT_FLOOR = 1e-3  # Brock et al. 2021, equation 3: epsilon
 
 
 @torch.no_grad()
-def clip_gradients(parameters: Iterable[Tensor], max_norm: float | None = None) -> Tensor:
+def clip_gradients(parameters: Iterable[Tensor], max_norm: float | None = None,
+                   optimizer: torch.optim.Optimizer | None = None) -> Tensor:
     """Scale all gradients, in place, by min(1, max_norm / (norm + 1e-6)); gives the L2 norm that they had
     before.
 
@@ -21,25 +22,28 @@ def clip_gradients(parameters: Iterable[Tensor], max_norm: float | None = None) 
     scalar (float64 for float64 gradients), on the device of the first gradient; 0 without any. (Pascanu et
     al. 2013, algorithm 1.) A norm that is not finite comes back as it is, and then no gradient is touched:
     the caller sees it and decides. On the CPU the gradients are read once, and written only where they must
-    shrink.
+    shrink; given an optimizer with a fused kernel, which must step next, not even then: its kernel scales them on
+    its way, and leaves them scaled.
     """
-    gradients = [p.grad for p in parameters if p.grad is not None]
+    gradients = [g for g in [p.grad for p in parameters] if g is not None]
     if not gradients:
         return torch.zeros(())
-    device = gradients[0].device
-    dtype = torch.float64 if any(g.dtype == torch.float64 for g in gradients) else torch.float32
-    if device.type == "cpu":
-        norms = [torch.linalg.vector_norm(g, dtype=dtype) for g in gradients]
-    else:
-        norms = [n.to(device, dtype) for n in torch._foreach_norm(gradients, 2, dtype=dtype)]
+    device, kinds = gradients[0].device, {g.dtype for g in gradients}
+    dtype = torch.float64 if torch.float64 in kinds else torch.float32
+    norms = list(torch._foreach_norm(gradients, 2, dtype=dtype))
+    if device.type != "cpu":
+        norms = [n.to(device) for n in norms]  # of several devices
     norm = torch.linalg.vector_norm(torch.stack(norms))
     if max_norm is None or math.isinf(max_norm):
         return norm
     scale = (max_norm / (norm + NORM_EPSILON)).clamp_max(1.0)
     if device.type == "cpu":
-        if torch.isfinite(norm) and scale < 1:
-            for gradient in gradients:
-                gradient.mul_(scale)
+        shrinks = bool(torch.isfinite(norm) and scale < 1)
+        if kinds == {torch.float32} and optimizer is not None and "_step_supports_amp_scaling" in optimizer.__dict__ \
+                and type(gradients[0]) is Tensor:
+            optimizer.grad_scale = 1 / scale if shrinks else None  # type: ignore[attr-defined]  # it divides by that
+        elif shrinks:
+            torch._foreach_mul_(gradients, float(scale))
     else:
         scale = torch.where(torch.isfinite(norm), scale, 1.0)  # no wait for the device
         for gradient in gradients:

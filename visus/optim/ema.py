@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Mapping
 from typing import Any
 
@@ -18,7 +19,8 @@ class EMA:
     one contiguous buffer, float32 (float64 where the model is); integer buffers, such as counters, are
     copied. The average starts as the weights that the model has now. With `warmup` the decay of update t = 0,
     1, ... is d = min(decay, (1 + t) / (10 + t)), so that a short run does not remember its random start; else
-    d = decay. Each update is one lerp into the buffer per tensor, straight from the model: no staging copy.
+    d = decay. Each update goes straight from the model into the buffer, in one pass: no staging copy. The tensors are
+    looked up where the model keeps them when it is first seen: its modules must stay the same ones.
     """
 
     def __init__(self, model: nn.Module, decay: float = 0.9998, *, warmup: bool = True):
@@ -41,26 +43,51 @@ class EMA:
             self._views[-1].copy_(tensor.detach())
             start += tensor.numel()
         self.copied = {name: tensor.detach().clone() for name, tensor in copied.items()}
+        self._strides = [view.stride() for view in self._views]
+        self._model: weakref.ref[nn.Module] | None = None
+        self._averaged_at: list[tuple[dict[str, Any], str]] = []
+        self._copied_at: list[tuple[dict[str, Any], str]] = []
 
     def decay_at(self, update: int) -> float:
         """The decay d of update number `update`, from 0."""
         return min(self.decay, (1 + update) / (10 + update)) if self.warmup else self.decay
 
+    def weight_at(self, update: int) -> float:
+        """The share that the weights get in update number `update`."""
+        return 1 - self.decay_at(update)
+
     @torch.no_grad()
     def update(self, model: nn.Module) -> None:
         """Take in the weights that the model has now; once after each optimizer step."""
+        if self._model is None or self._model() is not model:
+            self._find(model)
+        weight = self.weight_at(self.updates)
+        tensors = [held[key] for held, key in self._averaged_at]
+        if any(t.dtype != self.flat.dtype for t in tensors):
+            tensors = [t.to(self.flat.dtype) for t in tensors]
+        if self.flat.device.type != "cpu":
+            torch._foreach_lerp_(self._views, tensors, weight)
+        elif weight < 0.5 and [t.stride() for t in tensors] == self._strides:
+            # a - w (a - x), as lerp has it: SGD's kernel, x for minus the gradient, a weight decay of 1; one call
+            torch._fused_sgd_(self._views, tensors, [], weight_decay=1.0, momentum=0.0, lr=weight, dampening=0.0,
+                              nesterov=False, maximize=True, is_first_step=False)
+        else:
+            for view, tensor in zip(self._views, tensors, strict=True):
+                view.lerp_(tensor, weight)
+        for kept, (held, key) in zip(self.copied.values(), self._copied_at, strict=True):
+            kept.copy_(held[key])
+        self.updates += 1
+
+    def _find(self, model: nn.Module) -> None:
+        """Where the model keeps its tensors: walking through its modules takes longer than averaging small ones."""
         averaged, copied = _tensors(model)
         assert list(averaged) == self.names, "the model's tensors changed since the average was begun"
-        weight = 1 - self.decay_at(self.updates)
-        tensors = [t.detach() for t in averaged.values()]
-        if self.flat.device.type == "cpu":
-            for view, tensor in zip(self._views, tensors, strict=True):
-                view.lerp_(tensor.to(view.dtype), weight)
-        else:
-            torch._foreach_lerp_(self._views, [t.to(self.flat.dtype) for t in tensors], weight)
-        for name, tensor in copied.items():
-            self.copied[name].copy_(tensor)
-        self.updates += 1
+        places: dict[str, tuple[dict[str, Any], str]] = {}
+        for path, module in model.named_modules():
+            for held in (module._parameters, module._buffers):
+                places |= {f"{path}.{key}" if path else key: (held, key) for key in held}
+        self._averaged_at, self._copied_at = ([places[name] for name in names] for names in (averaged, copied))
+        self._model = weakref.ref(model)
 
     def copy_to(self, model: nn.Module) -> Swap:
         """Write the average into the model, at once. As `with ema.copy_to(model): ...` the model has its own
