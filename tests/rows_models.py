@@ -55,12 +55,15 @@ _SASA = {"depths": (1, 1, 1, 1), "dims": (8, 8, 16, 16), "kernel": 3, "num_heads
 _HYBRID = {"resnet_depths": (1, 1), "dim": 24, "depth": 2, "num_heads": 3, "image_size": 64}
 _COATNET = {"stem_dims": (8, 8), "dims": (8, 16, 16, 24), "depths": (1, 1, 2, 1), "head_dim": 8, "image_size": 64,
             "drop_path": 0.1}
+_AIRBENCH_STILL = ("stem.weight", *(f"blocks.{b}.norm{n}.weight" for b in range(3) for n in (1, 2)))  # never trained
 MODELS = {
     "softmax_regression": ModelTestRow(7_850, 9, {"image_size": 9}),
     "mlp": ModelTestRow(535_818, 9, {"image_size": 9, "hidden_dims": (12, 8), "dropout": 0.1}),
     "lenet5": ModelTestRow(60_000, 32),
     "lenet5_full": ModelTestRow(61_706, 32),
     "lenet5_relu": ModelTestRow(61_706, 32),
+    "airbench94": ModelTestRow(1_972_792, 32, {"dims": (6, 8, 8)}, lost=2, still=_AIRBENCH_STILL),
+    "airbench_tiny": ModelTestRow(295_096, 32, {"dims": (6, 8, 8)}, lost=2, still=_AIRBENCH_STILL),
     "three_layer_convnet": ModelTestRow(825_046, 12, {"num_filters": 6, "hidden_dim": 16, "image_size": 12}),
     "neocognitron": ModelTestRow(29_722, 16, {"dims": (4, 5, 6)}),
     "resnet20": ModelTestRow(269_722, 16),

@@ -2,7 +2,7 @@
 
 Paper: Rumelhart, Hinton, Williams, Learning representations by back-propagating errors, Nature 1986.
 Departures: ReLU (Nair and Hinton, ICML 2010) with He initialisation (arXiv:1502.01852) in place of the
-logistic function, and optional dropout after each hidden layer (Srivastava et al., JMLR 2014).
+logistic function (activation='sigmoid'), and optional dropout after each hidden layer (Srivastava et al., JMLR 2014).
 forward: images [B, C, S, S], normalised -> logits [B, num_classes].
 """
 
@@ -14,19 +14,22 @@ from torch import Tensor, nn
 
 from visus import models
 from visus.core.errors import UserError
-from visus.core.validate import positive, probability, require
+from visus.core.validate import one_of, positive, probability, require
+
+ACTIVATIONS: dict[str, type[nn.Module]] = {"relu": nn.ReLU, "sigmoid": nn.Sigmoid, "tanh": nn.Tanh}
 
 
 @dataclass(frozen=True, kw_only=True)
 class MLPConfig:
     """image_size: side in pixels of the square images. hidden_dims: width of each hidden layer, first to
-    last."""
+    last. activation: 'relu', or 'sigmoid' or 'tanh' of the original."""
 
     image_size: int = 28
     in_channels: int = 1
     num_classes: int = 10
     hidden_dims: tuple[int, ...] = (512, 256)
     dropout: float = 0.0
+    activation: str = "relu"
 
     def __post_init__(self) -> None:
         positive(image_size=self.image_size, in_channels=self.in_channels, num_classes=self.num_classes)
@@ -34,6 +37,7 @@ class MLPConfig:
         for dim in self.hidden_dims:
             positive(hidden_dims=dim)
         probability(dropout=self.dropout)
+        one_of(tuple(ACTIVATIONS), activation=self.activation)
 
 
 class MLP(nn.Module):
@@ -45,7 +49,7 @@ class MLP(nn.Module):
         layers: list[nn.Module] = []
         dim = config.in_channels * config.image_size**2
         for width in config.hidden_dims:
-            layers += [nn.Linear(dim, width), nn.ReLU()]
+            layers += [nn.Linear(dim, width), ACTIVATIONS[config.activation]()]
             if config.dropout:
                 layers.append(nn.Dropout(config.dropout))
             dim = width

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from visus import models
 from visus.core.validate import boolean, one_of, positive, require
+from visus.layers.fresh_head import fresh_head
 from visus.layers.zero_pad_shortcut import ZeroPadShortcut
 
 DIMS = (64, 128, 256, 512)
@@ -36,7 +37,8 @@ class ResNetConfig:
     one; ResNet has one of 64. zero_init_residual: the last scale of each block starts at 0, so that blocks
     start as the identity (Goyal et al., arXiv:1706.02677, section 5.1). shortcut: 'A' (every other place, zeros for
     new channels), 'B' (a 1 x 1 projection where the shape changes), 'C' (a projection in every block) or 'none' (a
-    plain network)."""
+    plain network). head_dims: widths of dense layers with ReLU between the pooled maps and the classifier, for
+    fine-tuning; none in the paper."""
 
     block: str = "basic"
     depths: tuple[int, ...] = (2, 2, 2, 2)
@@ -46,6 +48,7 @@ class ResNetConfig:
     num_classes: int = 1000
     zero_init_residual: bool = False
     shortcut: str = "B"
+    head_dims: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         one_of(("basic", "bottleneck"), block=self.block)
@@ -53,6 +56,9 @@ class ResNetConfig:
                 "be four block counts")
         for depth in self.depths:
             positive(depths=depth)
+        require(isinstance(self.head_dims, tuple), "head_dims", self.head_dims, "be a list of widths")
+        for dim in self.head_dims:
+            positive(head_dims=dim)
         positive(groups=self.groups, width_per_group=self.width_per_group, in_channels=self.in_channels,
                  num_classes=self.num_classes)
         for field, plain in (("groups", 1), ("width_per_group", 64)):
@@ -132,7 +138,7 @@ class ResNet(nn.Module):
         self.layer3 = _stage(block, outs[1], DIMS[2], outs[2], config.depths[2], 2)
         self.layer4 = _stage(block, outs[2], DIMS[3], outs[3], config.depths[3], 2)
         self.avgpool = nn.AdaptiveAvgPool2d(1)
-        self.fc = nn.Linear(outs[3], config.num_classes)
+        self.fc = _head(outs[3], config.head_dims, config.num_classes)
         self.feature_channels = tuple(outs)
         self.feature_strides = (4, 8, 16, 32)
         self._initialise(config.zero_init_residual)
@@ -158,6 +164,27 @@ class ResNet(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         maps = self.features(images)[-1]
         return self.fc(self.avgpool(maps).flatten(1))  # [B, D] -> [B, num_classes]
+
+    def adapt(self, state: Mapping[str, Tensor]) -> tuple[dict[str, Tensor], list[str]]:
+        """The state, and what was done in words: with head_dims, the classifier of a file that has one layer there is
+        left out, and the dense layers start fresh."""
+        state = dict(state)
+        if not self.config.head_dims or "fc.weight" not in state:
+            return state, []
+        state = {name: tensor for name, tensor in state.items() if name not in ("fc.weight", "fc.bias")}
+        state, _ = fresh_head(state, self, "fc")
+        widths = ", ".join(map(str, (*self.config.head_dims, self.config.num_classes)))
+        return state, [f"the classifier of the weights is left out: dense layers of {widths} start fresh"]
+
+
+def _head(dim: int, hidden: tuple[int, ...], num_classes: int) -> nn.Module:
+    """[B, dim] -> [B, num_classes]: one linear layer, or several with ReLU between them."""
+    layers: list[nn.Module] = []
+    for width in hidden:
+        layers += [nn.Linear(dim, width), nn.ReLU(inplace=True)]
+        dim = width
+    last = nn.Linear(dim, num_classes)
+    return nn.Sequential(*layers, last) if layers else last
 
 
 def _downsample(in_dim: int, dim: int, stride: int, shortcut: str) -> nn.Module | None:
