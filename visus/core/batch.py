@@ -13,11 +13,13 @@ class ImageBatch:
     """images: float32 [B, C, H, W] in [0, 1] (RGB or grey), not yet normalised.
     targets: int64 [B] class labels, or float32 [B, K] for several labels or soft labels.
     index: int64 [B], each sample's position in its data set.
+    copies: so many processes of a job hold this very batch, which is too small to be shared out.
     """
 
     images: Tensor
     targets: Tensor
     index: Tensor
+    copies: int = 1
 
     def to(self, device: str | torch.device, *, non_blocking: bool = False, channels_last: bool = False) -> ImageBatch:
         layout = torch.channels_last if channels_last else torch.preserve_format
@@ -29,6 +31,11 @@ class ImageBatch:
 
     def pin_memory(self) -> ImageBatch:
         return replace(self, images=self.images.pin_memory(), targets=self.targets.pin_memory())
+
+    @property
+    def weight(self) -> float:
+        """Samples that the batch stands for in the sum over all processes of a job."""
+        return len(self) / self.copies
 
     def __len__(self) -> int:
         return self.images.shape[0]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -27,6 +27,8 @@ class Preprocessing:
     interpolation: 'bilinear' or 'bicubic' (both antialiased, in uint8) or 'nearest'.
     mean, std: per channel, in units of [0, 1]. labels: class names, in the order of the model's outputs.
     background: RGB in 0..255 under transparent pixels and beside padded images.
+    views: of which an answer is the mean (`answers`): 'none' the image alone, 'flip' it and its mirror image,
+    'flip_shift' both also moved by a pixel along the diagonal, either way.
     """
 
     size: tuple[int, int]
@@ -38,6 +40,7 @@ class Preprocessing:
     std: tuple[float, ...] = IMAGENET_STD
     background: tuple[int, int, int] = (255, 255, 255)
     labels: tuple[str, ...] = ()
+    views: Literal["none", "flip", "flip_shift"] = "none"
 
     def __post_init__(self) -> None:
         for name in ("mean", "std"):
@@ -91,6 +94,23 @@ class Preprocessing:
         mean = torch.tensor(self.mean, dtype=images.dtype, device=images.device).view(1, -1, 1, 1)
         scale = torch.tensor([1 / s for s in self.std], dtype=images.dtype, device=images.device).view(1, -1, 1, 1)
         return torch.addcmul(-mean * scale, images, scale)  # one pass over the pixels
+
+    def answers(self, model: Callable[[Tensor], Tensor], images: Tensor) -> Tensor:
+        """float [B, C, H, W] in [0, 1] -> the model's logits [B, K], their mean over the `views`: half of it of the
+        images in place and half of the moved ones, whose edge is mirrored (Jordan 2024, arXiv:2404.00498, section 3.5).
+        """
+        images = self.normalise(images)
+        if self.views == "none":
+            return model(images)
+        logits = (model(images) + model(images.flip(-1))) / 2
+        if self.views == "flip":
+            return logits
+        import torch
+
+        padded = torch.nn.functional.pad(images, (1, 1, 1, 1), "reflect")
+        for moved in (padded[..., :-2, :-2], padded[..., 2:, 2:]):
+            logits = logits + (model(moved) + model(moved.flip(-1))) / 4
+        return logits / 2
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)

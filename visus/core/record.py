@@ -12,8 +12,11 @@
     metrics.json      `Evaluation`s by split, baselines
     images/           thumbnails that the report shows
     evaluation/       arrays: probs, targets, index by split
+    profile.json      where the time of a step went, with train.profile
     report.html
 
+An ensemble's folder (run.json has kind "ensemble") has no log and no checkpoints; its metrics.json has "ensemble"
+beside the splits, and model/ holds each member as a folder of its own, or the one model of a soup.
 A cross-validation's folder (run.json has kind "folds") holds whole runs as fold-1, fold-2 ..., folds.csv, and in the
 place of log, checkpoints and model what they say together: metrics.json with "cross_validation" beside the splits.
 """

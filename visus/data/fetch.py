@@ -50,7 +50,8 @@ class FileBatches(Dataset):
 
     def __init__(self, samples: Samples, indices: np.ndarray, preprocessing: Preprocessing,
                  augmentation: Augmentation | None, seed: int, mixing: Mixing | None = None,
-                 cache: PixelCache | None = None, cache_margin: float = CACHE_MARGIN, normalised: bool = False):
+                 cache: PixelCache | None = None, cache_margin: float = CACHE_MARGIN, normalised: bool = False,
+                 share: tuple[int, int] = (0, 1)):
         self.samples = samples
         self.indices = indices
         self.preprocessing = preprocessing
@@ -60,6 +61,7 @@ class FileBatches(Dataset):
         self.cache = cache
         self.cache_margin = cache_margin
         self.normalised = normalised
+        self.share = share
         self.squash = replace(preprocessing, resize="squash")  # a cropped box goes to the size as it is
         self.crop = None if augmentation is None else augmentation.decode_crop
         self._small: np.ndarray | None = None
@@ -78,8 +80,8 @@ class FileBatches(Dataset):
 
     def _batch(self, epoch: int, positions: np.ndarray, bad: list[BadImage]) -> ImageBatch | None:
         """Files that cannot be read are left out and noted in `bad`; None where none can."""
+        positions, drawn, border = self.shared_out(positions)
         index = self.indices[positions]
-        drawn = draw_index(index)
         numbers = None
         if self.crop is not None:
             assert self.augmentation is not None
@@ -105,13 +107,26 @@ class FileBatches(Dataset):
             good.append(row)
             if images is not None and len(good) % group == 0:
                 self._to_floats(images, small, len(good) - group, len(good))
-        if not good:
+        border = border and bool(good) and good[-1] == len(index) - 1
+        if len(good) <= border:
             return None
         if images is None:
-            return self.finish(torch.from_numpy(small[:len(good)]), index[good], epoch, drawn=drawn[good])
+            return self.finish(torch.from_numpy(small[:len(good)]), index[good], epoch, drawn=drawn[good],
+                               border=border)
         self._to_floats(images, small, len(good) - len(good) % group, len(good))
         made = images if len(good) == len(index) else images[:len(good)].clone()
-        return self.finish(made, index[good], epoch, drawn=drawn[good], augmented=True)
+        return self.finish(made, index[good], epoch, drawn=drawn[good], augmented=True, border=border)
+
+    def shared_out(self, positions: np.ndarray) -> tuple[np.ndarray, np.ndarray, bool]:
+        """Positions of a whole batch -> those of this share, and what their random numbers depend on, which is the same
+        for every way to share. border: the last of them is the next share's first, which ours is mixed with."""
+        drawn = draw_index(self.indices[positions])
+        start, end = share_of(len(positions), self.share)
+        if (start, end) == (0, len(positions)):
+            return positions, drawn, False
+        border = self.mixing is not None
+        rows = np.arange(start, end + border) % len(positions)
+        return positions[rows], drawn[rows], border
 
     # -- pixels --------------------------------------------------------------------------------------------------
 
@@ -203,11 +218,11 @@ class FileBatches(Dataset):
         else:
             part.div_(255)
 
-    def finish(self, images: Tensor, index: np.ndarray, epoch: int, *, drawn: np.ndarray | None = None,
-               augmented: bool = False) -> ImageBatch:
-        """uint8 images [B, C, h, w] of the samples at `index` -> the batch. drawn: what random numbers depend on, by
-        itself draw_index(index). augmented: the images are what `_to_floats` makes of them."""
-        drawn = draw_index(index) if drawn is None else drawn
+    def finish(self, images: Tensor, index: np.ndarray, epoch: int, *, drawn: np.ndarray, augmented: bool = False,
+               border: bool = False) -> ImageBatch:
+        """uint8 images [B, C, h, w] of the samples at `index` -> the batch. drawn: what random numbers depend on.
+        augmented: the images are what `_to_floats` makes of them. border: the last image is there to be mixed with,
+        and no part of the batch."""
         if self.augmentation is not None and not augmented:
             images = self.augmentation(images, drawn, self.seed, epoch, cropped=self.crop is not None
                                        and not self.samples.in_memory)
@@ -217,7 +232,16 @@ class FileBatches(Dataset):
             images, targets = self.mixing(images, targets, len(self.samples.classes), draws)
         if self.normalised and not (augmented and self.mixing is None):
             images = self.preprocessing.normalise(images)
+        if border:
+            images, targets, index = images[:-1], targets[:-1], index[:-1]
         return ImageBatch(images, targets, torch.from_numpy(index))
+
+
+def share_of(count: int, share: tuple[int, int]) -> tuple[int, int]:
+    """(start, end) of the rows of a batch of `count` that are share `share[0]` of `share[1]`: as even as can be. A
+    batch of fewer rows than shares goes whole to each."""
+    number, shares = share
+    return (0, count) if count < shares else (count * number // shares, count * (number + 1) // shares)
 
 
 def stored_size(preprocessing: Preprocessing, margin: float, height: int, width: int) -> tuple[int, int]:

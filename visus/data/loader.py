@@ -6,6 +6,7 @@ import hashlib
 import os
 import re
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -40,7 +41,8 @@ class Loader:
     for decoded images (visus.data.cache), filled as they are first read, of at most cache_bytes; random crops are then
     cut from what it holds: the whole image, at cache_margin times the model's size. normalised: images are ready for
     the model, not in [0, 1]: for training loops other than visus.train. pin_memory: for copies to a GPU. timeout_s:
-    longest wait for a worker.
+    longest wait for a worker. share: (number, of how many): only these rows of each batch, contiguous and as even as
+    can be, mixed as in the whole batch; a batch of fewer rows goes whole to each (`ImageBatch.copies`).
 
     One epoch at a time: starting a second iterator ends the first.
     """
@@ -50,9 +52,13 @@ class Loader:
                  seed: int = 0, shuffle: bool = False, drop_last: bool = False, workers: int = 0,
                  on_bad_image: Literal["stop", "skip"] = "stop", cache: str | Path | None = None,
                  cache_bytes: int = LIMIT_BYTES, cache_margin: float = CACHE_MARGIN, normalised: bool = False,
-                 pin_memory: bool = False, timeout_s: float = 120.0, sampling: Sampling | None = None):
+                 pin_memory: bool = False, timeout_s: float = 120.0, sampling: Sampling | None = None,
+                 share: tuple[int, int] = (0, 1)):
         if batch_size < 1:
             raise DataError("must be 1 or more", where=f"batch_size={batch_size}")
+        if batch_size < share[1]:
+            raise DataError(f"{share[1]} processes cannot share a batch of {batch_size}",
+                            where=f"batch_size={batch_size}", remedy="Use a larger batch, or fewer processes")
         self.samples = samples
         self.indices = np.asarray(indices, np.int64)
         if drop_last and len(self.indices) < batch_size:
@@ -74,6 +80,7 @@ class Loader:
         self.normalised = normalised
         self.pin_memory = pin_memory and torch.cuda.is_available()
         self.timeout_s = timeout_s
+        self.share = share
         self.skipped: dict[int, BadImage] = {}
         self._pixels: Tensor | None = None  # uint8 [len(indices), C, h, w]
         self._cache: PixelCache | None = None
@@ -81,7 +88,7 @@ class Loader:
         self._worker_loader: DataLoader | None = None
 
     def __len__(self) -> int:
-        whole, rest = divmod(len(self.indices if self.sampling is None else self.sampling), self.batch_size)
+        whole, rest = divmod(self._drawn(), self.batch_size)
         return whole + (1 if rest and not self.drop_last else 0)
 
     def order(self, epoch: int) -> np.ndarray:
@@ -169,14 +176,15 @@ class Loader:
     def _compute(self, files: FileBatches, epoch: int, positions: np.ndarray) -> Fetched:
         if not self.samples.in_memory:
             return files[epoch, positions]
+        positions, drawn, border = files.shared_out(positions)
         index = self.indices[positions]
         images = self._resize_arrays(index) if self._pixels is None else self._pixels.index_select(
             0, torch.from_numpy(positions))
-        return Fetched(files.finish(images, index, epoch), ())
+        return Fetched(files.finish(images, index, epoch, drawn=drawn, border=border), ())
 
     def _files(self) -> FileBatches:
         return FileBatches(self.samples, self.indices, self.preprocessing, self.augmentation, self.seed, self.mixing,
-                           self._cache, self.cache_margin, self.normalised)
+                           self._cache, self.cache_margin, self.normalised, self.share)
 
     def _delivered(self, fetched: Fetched, epoch: int, number: int) -> ImageBatch:
         if fetched.error is not None:
@@ -189,7 +197,12 @@ class Loader:
             raise DataError(f"no image of batch {number} in epoch {epoch} can be read: "
                             + listed([f"{b.source}: {b.problem}" for b in fetched.bad]), where=self.samples.root,
                             remedy="The images went away or changed since training began: put them back")
-        return fetched.batch
+        rows = min(self.batch_size, self._drawn() - number * self.batch_size)
+        return fetched.batch if rows >= self.share[1] else replace(fetched.batch, copies=self.share[1])
+
+    def _drawn(self) -> int:
+        """Samples of an epoch."""
+        return len(self.indices if self.sampling is None else self.sampling)
 
     # -- images in memory, and the name of the cache -------------------------------------------------------------
 

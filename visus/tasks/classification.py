@@ -27,7 +27,8 @@ __all__ = ["Classification", "MultiLabel", "Phase", "least_confident_hits", "wor
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 TrainingLoss = Callable[[nn.Module, ImageBatch], tuple[Tensor, Tensor]]
-# of the task's own training loss, the model and a batch; stands in for that loss, as adversarial training does
+# of the task's own training loss, the model and a batch; stands in for that loss, as adversarial training and
+# distillation do
 Defence = Callable[[TrainingLoss, nn.Module, ImageBatch], tuple[Tensor, Tensor]]
 
 
@@ -77,9 +78,9 @@ class Classification:
         return _loss(self.preprocessing, self.loss_function, model, batch)
 
     def predict(self, model: nn.Module, batch: ImageBatch) -> ClassPredictions:
-        """One forward pass, without gradients, in the mode that the model is in."""
+        """The answers of one batch, without gradients, in the mode that the model is in."""
         with torch.no_grad():
-            return self.predictions(model(self.preprocessing.normalise(batch.images)), batch)
+            return self.predictions(self.preprocessing.answers(model, batch.images), batch)
 
     def predictions(self, logits: Tensor, batch: ImageBatch) -> ClassPredictions:
         """Predictions, on the CPU, from logits [B, C] that are there already (from `loss`)."""
@@ -132,9 +133,9 @@ class MultiLabel:
         return _loss(self.preprocessing, self.loss_function, model, batch)
 
     def predict(self, model: nn.Module, batch: ImageBatch) -> ClassPredictions:
-        """One forward pass, without gradients, in the mode that the model is in."""
+        """The answers of one batch, without gradients, in the mode that the model is in."""
         with torch.no_grad():
-            return self.predictions(model(self.preprocessing.normalise(batch.images)), batch)
+            return self.predictions(self.preprocessing.answers(model, batch.images), batch)
 
     def predictions(self, logits: Tensor, batch: ImageBatch) -> ClassPredictions:
         """Predictions, on the CPU, from logits [B, K] that are there already (from `loss`)."""
@@ -157,9 +158,12 @@ class MultiLabel:
 
 def _loss(preprocessing: Preprocessing, loss_function: Loss, model: nn.Module,
           batch: ImageBatch) -> tuple[Tensor, Tensor]:
+    if not model.training:
+        logits = preprocessing.answers(model, batch.images)
+        return loss_function(_at_least_float32(logits), batch.targets), logits.detach()
     images = preprocessing.normalise(batch.images)
     with_auxiliaries = getattr(model, "training_logits", None)
-    if with_auxiliaries is None or not model.training:
+    if with_auxiliaries is None:
         logits = model(images)
         return loss_function(_at_least_float32(logits), batch.targets), logits.detach()
     logits, auxiliaries = with_auxiliaries(images)

@@ -17,6 +17,7 @@ from visus.data.transforms.scene import Scene
 # every registered geometric transform, as it moves pixels of small images; black beyond them
 STEPS: dict[str, dict[str, Any]] = {
     "horizontal_flip": {"probability": 1.0}, "vertical_flip": {"probability": 1.0},
+    "alternating_flip": {},
     "random_crop": {"padding": 9}, "random_crop 70 x 50": {"size": (70, 50), "padding": 2},
     "center_crop": {"size": 60}, "random_resized_crop": {"scale": (0.4, 1.0)}, "simple_random_crop": {},
     "resize": {"size": 60}, "resize long": {"size": 110, "rule": "long"}, "resize squash": {"size": (64, 90),

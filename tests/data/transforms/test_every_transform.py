@@ -42,6 +42,7 @@ ROWS = {
     "perspective": Row(ALWAYS), "elastic": Row(ALWAYS), "elastic_grid": Row({**ALWAYS, "sigma": 2.0}),
     "lens_distortion": Row({**ALWAYS, "k1": 0.3}), "horizontal_flip": Row(drawn=False),
     "vertical_flip": Row(drawn=False),
+    "alternating_flip": Row(still=None, because="half of the images are mirrored in every epoch", drawn=False),
     "random_crop": Row({"padding": 3}, {"padding": 0}),
     "center_crop": Row({"size": 9}, None, "its size is fixed", resized=True, drawn=False),
     "random_resized_crop": Row({"scale": (0.2, 0.6)}, {"scale": (1.0, 1.0), "ratio": (WIDTH / HEIGHT,) * 2},

@@ -33,9 +33,29 @@ class HorizontalFlip(Geometric):
 
     def placements(self, height: int, width: int, draws: Draws, boxes: np.ndarray | None = None
                    ) -> tuple[Placement, ...]:
-        matrix = np.array([[-1, 0, width], [0, 1, 0], [0, 0, 1]], np.float64)
-        chosen = draws.uniform(1)[0, 0] < self.probability
-        return (Placement(matrix=matrix, height=height, width=width),) if chosen else ()
+        return (_mirrored(height, width),) if self.chosen(draws)[0] else ()
+
+
+@dataclass(frozen=True)
+class AlternatingFlip(Geometric):
+    """Left and right exchanged in every second epoch of an image, which draws whether those are the even or the odd
+    ones: any two epochs in a row show both sides of each image (Jordan 2024, arXiv:2404.00498, section 3.6). Exact on
+    uint8 and float."""
+
+    any_dtype: ClassVar[bool] = True
+    resamples: ClassVar[bool] = False
+
+    def __call__(self, images: Tensor, draws: Draws) -> Tensor:
+        return _flipped(images, self.chosen(draws), -1)
+
+    def chosen(self, draws: Draws) -> np.ndarray:
+        """bool [B]: which images are mirrored."""
+        first = Draws(draws.index, draws.seed, 0, draws.stream).uniform(1)[:, 0] < 0.5
+        return first ^ bool(draws.epoch % 2)
+
+    def placements(self, height: int, width: int, draws: Draws, boxes: np.ndarray | None = None
+                   ) -> tuple[Placement, ...]:
+        return (_mirrored(height, width),) if self.chosen(draws)[0] else ()
 
 
 @dataclass(frozen=True)
@@ -59,8 +79,12 @@ class VerticalFlip(Geometric):
     def placements(self, height: int, width: int, draws: Draws, boxes: np.ndarray | None = None
                    ) -> tuple[Placement, ...]:
         matrix = np.array([[1, 0, 0], [0, -1, height], [0, 0, 1]], np.float64)
-        chosen = draws.uniform(1)[0, 0] < self.probability
-        return (Placement(matrix=matrix, height=height, width=width),) if chosen else ()
+        return (Placement(matrix=matrix, height=height, width=width),) if self.chosen(draws)[0] else ()
+
+
+def _mirrored(height: int, width: int) -> Placement:
+    matrix = np.array([[-1, 0, width], [0, 1, 0], [0, 0, 1]], np.float64)
+    return Placement(matrix=matrix, height=height, width=width)
 
 
 def _flipped(images: Tensor, chosen: np.ndarray, dim: int) -> Tensor:
@@ -69,4 +93,5 @@ def _flipped(images: Tensor, chosen: np.ndarray, dim: int) -> Tensor:
 
 
 augmentations.add(HorizontalFlip, {"horizontal_flip": {}})
+augmentations.add(AlternatingFlip, {"alternating_flip": {}})
 augmentations.add(VerticalFlip, {"vertical_flip": {}})
