@@ -26,6 +26,7 @@ from visus.core.files import finite, read_json, sha256, write_bytes, write_json
 from visus.core.weights import write_state_dict
 
 FORMAT = 1
+SPLIT_FORMAT = 2  # in parts: sharded_checkpoint
 BEST = "best.safetensors"
 _NAME = re.compile(r"step-(\d{9})\.json")
 
@@ -49,12 +50,26 @@ class CheckpointStore:
             raise ResourceError("does not read back as written", where=path, remedy="Check the disk")
         write_json(path.with_suffix(".json"), {"format": FORMAT, "step": step, "bytes": len(data), "sha256": digest,
                                                "written": time.strftime("%Y-%m-%dT%H:%M:%S%z")})
-        self._prune()
+        self.prune()
         return path
 
     def save_best(self, weights: Mapping[str, Tensor]) -> None:
         """The weights with the best headline metric so far, alone; their checksum is in the file."""
         write_state_dict(self.folder / BEST, weights)
+
+    def save_snapshot(self, epoch: int, weights: Mapping[str, Tensor]) -> Path:
+        """The weights after an epoch (from 0), alone, kept for an ensemble."""
+        path = self.folder / f"snapshot-{epoch:04d}.safetensors"
+        write_state_dict(path, weights)
+        return path
+
+    def snapshots(self) -> list[Path]:
+        """The kept snapshots, oldest first."""
+        return sorted(self.folder.glob("snapshot-*.safetensors"))
+
+    def state_at(self, step: int) -> dict[str, Any]:
+        """The state of one of `steps`. Raises CheckpointError where it does not verify."""
+        return self._read(step)
 
     def steps(self) -> list[int]:
         """Steps that have a manifest, oldest first."""
@@ -85,6 +100,10 @@ class CheckpointStore:
         manifest = read_json(path.with_suffix(".json"), error=CheckpointError)
         if not isinstance(manifest, dict) or not isinstance(manifest.get("format"), int):
             raise CheckpointError("is not a manifest of ours", where=path.with_suffix(".json"))
+        if manifest["format"] == SPLIT_FORMAT:
+            from visus.train.sharded_checkpoint import read_sharded
+
+            return read_sharded(self.folder, step, manifest)
         if manifest["format"] > FORMAT:
             raise CheckpointError("was written by a newer version of visus", where=path, remedy="Upgrade visus")
         try:
@@ -102,26 +121,31 @@ class CheckpointStore:
         except (SafetensorError, KeyError, ValueError) as error:
             raise CheckpointError(f"is not a state of ours: {error}", where=path) from error
 
-    def _prune(self) -> None:
+    def prune(self) -> None:
+        """Drop all but the last `keep` states, and what a kill left of others."""
         for step in self.steps()[:-self.keep]:
             path = self.folder / f"step-{step:09d}.json"
             path.unlink(missing_ok=True)  # the manifest first: a state without one does not count
             path.with_suffix(".safetensors").unlink(missing_ok=True)
-        wanted = {f"step-{step:09d}.safetensors" for step in self.steps()}
+        wanted = {f"step-{step:09d}" for step in self.steps()}
         for path in self.folder.glob("step-*.safetensors"):
-            if path.name not in wanted:
+            if path.name.partition(".")[0] not in wanted:
                 path.unlink(missing_ok=True)
         for path in self.folder.glob(".step-*.tmp"):  # left by a kill inside a write
             path.unlink(missing_ok=True)
 
 
-def flatten(state: Any) -> tuple[dict[str, Tensor], Any]:
+def flatten(state: Any, keep: dict[str, Any] | None = None) -> tuple[dict[str, Tensor], Any]:
     """A nest of dicts, lists, numbers, strings and tensors -> its tensors by path, and the rest as JSON with the
-    paths in their places. Dict keys may be integers (optimizer states have them)."""
+    paths in their places. Dict keys may be integers (optimizer states have them). keep: takes the tensors that are
+    split over processes, by path, as they are."""
     tensors: dict[str, Tensor] = {}
 
     def walk(value: Any, path: str) -> Any:
         if isinstance(value, Tensor):
+            if keep is not None and hasattr(value, "to_local"):
+                keep[path] = value
+                return {"__tensor__": path}
             tensors[path] = value.detach().cpu().contiguous().clone()
             return {"__tensor__": path}
         if isinstance(value, Mapping):

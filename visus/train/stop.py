@@ -15,12 +15,22 @@ class StopRequest:
 
     def __init__(self) -> None:
         self.signal: signal.Signals | None = None
+        self._agreed: signal.Signals | None = None
         self._before: dict[signal.Signals, object] = {}
         self._process = os.getpid()
 
     @property
     def requested(self) -> bool:
-        return self.signal is not None
+        return self.received is not None
+
+    @property
+    def received(self) -> signal.Signals | None:
+        """The signal that this process received, or another of its job."""
+        return self.signal or self._agreed
+
+    def agree(self, number: int) -> None:
+        """Another process of the job received it. The same signal on its way to this one is then not a second."""
+        self._agreed = signal.Signals(number)
 
     def request(self, number: int = signal.SIGINT, frame: FrameType | None = None) -> None:
         if os.getpid() != self._process:  # a loader worker inherited the handler: the parent decides for both
@@ -31,10 +41,10 @@ class StopRequest:
 
     def interrupted(self, saved: bool, where: object) -> Interrupted:
         """The error to raise once the state is on disk (or could not be written)."""
-        name = (self.signal or signal.SIGINT).name
+        name = (self.received or signal.SIGINT).name
         error = Interrupted(f"stopped by {name}" + (", saved" if saved else ", NOT saved"), where=where,
                             remedy=f"Go on with: visus train --resume {where}")
-        error.exit_code = 128 + int(self.signal or signal.SIGINT)
+        error.exit_code = 128 + int(self.received or signal.SIGINT)
         return error
 
     def __enter__(self) -> StopRequest:

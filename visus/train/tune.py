@@ -76,12 +76,22 @@ def _seconds(model: nn.Module, loss: Callable[[nn.Module, ImageBatch], tuple], b
         model = model.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
     optimizer = make_optimizer(model)
     batch = batch.to(device, channels_last=channels_last)
+
+    @torch.enable_grad()
+    def evaluate() -> torch.Tensor:
+        optimizer.zero_grad(set_to_none=True)
+        value = loss(model, batch)[0]
+        value.backward()
+        return value.detach()
+
     best = float("inf")
     for attempt in range(3):
         start = time.perf_counter()
-        optimizer.zero_grad(set_to_none=True)
-        loss(model, batch)[0].backward()
-        optimizer.step()
+        if getattr(optimizer, "needs_closure", False):
+            optimizer.step(lambda: float(evaluate()))
+        else:
+            evaluate()
+            optimizer.step()
         if device.type == "cuda":
             torch.cuda.synchronize(device)
         elapsed = time.perf_counter() - start
