@@ -117,7 +117,8 @@ def test_the_result_that_a_recipe_states_is_the_measured_one():
         accuracy = 100 * sum(run["test_accuracy"] for run in runs) / len(runs)
         minutes = sum(run["cpu_minutes"] for run in runs) / len(runs)
         assert Recipe.load(path).description.endswith(
-            f"Measured: {accuracy:.2f} % test accuracy, {len(runs)} seed, {minutes:.1f} CPU minutes")
+            f"Measured: {accuracy:.2f} % test accuracy, {len(runs)} seed{'s' * (len(runs) > 1)}, {minutes:.1f} CPU "
+            "minutes")
 
 
 def test_vit_and_cnn_were_compared_at_nearly_equal_cost():

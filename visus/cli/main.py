@@ -19,9 +19,13 @@ VERBS = {
     "doctor": ("visus.cli.doctor", "what is wrong with images, a training to be, or a run: evidence and remedy"),
     "check-grad": ("visus.cli.check_grad", "compare a gradient that you wrote with differences"),
     "calibrate": ("visus.cli.calibrate", "correct a run's probabilities; sets with a guarantee; strangers; groups"),
+    "probe": ("visus.cli.probe", "what a frozen network knows of your images: linear and nearest-neighbour probes"),
+    "ensemble": ("visus.cli.ensemble", "several trained models as one: averaged answers, or averaged weights"),
+    "tune": ("visus.cli.tune", "search the best learning rate, decay, ... by short trainings, then train the best"),
     "report": ("visus.cli.report", "draw a run's report.html again"),
     "models": ("visus.cli.models", "look around in the registered models, or at one, layer by layer"),
     "data": ("visus.cli.data", "look at a data set: contact sheet, class counts, sizes, problems"),
+    "optimizers": ("visus.cli.optimizers", "each optimizer in a line; its paths over surfaces; unit tests as colours"),
     "recipes": ("visus.cli.recipes", "the recipes that ship, and every field that a recipe can have"),
 }
 

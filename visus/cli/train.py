@@ -24,6 +24,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--workers", type=int, metavar="N", help="processes that load images (0: none)")
     parser.add_argument("--defend", choices=("none", "fgsm", "pgd", "free", "trades", "double_backprop"),
                         help="train against attacks, with --set defend.eps=0.03 and the like")
+    parser.add_argument("--distill", metavar="RUN", help="learn from this run's model too, with --set "
+                        "distill.method=hints and the like")
     parser.add_argument("--format", metavar="NAME", help="such as folder, table, coco, voc, yolo; default: recognised")
     parser.add_argument("--on-bad-image", choices=("stop", "skip"), help="unreadable images: list all, stop or skip")
     parser.add_argument("--folds", metavar="K", help="cross-validation: K trainings that each hold another part of the "
@@ -36,6 +38,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", metavar="DIR", help="run folder to create (default: runs/NAME-N)")
     parser.add_argument("--resume", metavar="RUN", help="go on with an interrupted run, to the very same bits")
     parser.add_argument("--resume-anyway", action="store_true", help="resume though the images have changed since")
+    parser.add_argument("--profile", action="store_true", default=None, help="measure where the time of a step goes, "
+                        "and what to change: a table here, a picture in the report")
     parser.add_argument("--tensorboard", action="store_true", help="also write TensorBoard events (extra: tensorboard)")
     parser.add_argument("--quiet", action="store_true", help="no progress, only the result")
 
@@ -43,8 +47,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 FLAGS = {"model": "model.name", "weights": "model.weights", "epochs": "train.epochs",
          "batch_size": "train.batch_size", "lr": "optimizer.lr",
          "image_size": "data.image_size", "seed": "train.seed", "device": "device", "workers": "data.workers",
-         "format": "data.format", "defend": "defend.method", "on_bad_image": "data.on_bad_image",
-         "report_budget": "report.budget_s", "split": "data.split", "folds": "data.folds"}
+         "format": "data.format", "defend": "defend.method", "distill": "distill.teacher",
+         "on_bad_image": "data.on_bad_image", "report_budget": "report.budget_s", "split": "data.split",
+         "folds": "data.folds", "profile": "train.profile"}
 
 
 def run(arguments: argparse.Namespace) -> int:

@@ -26,7 +26,7 @@ from markupsafe import Markup
 from visus import __version__
 from visus.core.files import write_text
 from visus.core.record import Evaluation, Example, Metric, RunFolder
-from visus.report import charts, doctor, formatting, thumbnails, trust
+from visus.report import charts, doctor, ensemble, formatting, profile, thumbnails, trust
 from visus.report.contents import Contents, mapping, optional_text, read_contents, rows, texts
 from visus.report.curves import learning_curves
 from visus.report.figures import MAX_CLASSES, chart_style
@@ -58,7 +58,9 @@ _SCORES = (
 )
 _SECTIONS = (
     ("numbers", "Key numbers"),
+    ("ensemble", "Ensemble"),
     ("curves", "Curves"),
+    ("profile", "Time"),
     ("metrics", "Metrics"),
     ("baselines", "Baselines"),
     ("confusion", "Confusion"),
@@ -105,6 +107,7 @@ def render(run: RunFolder) -> str:
     model, dataset = page_names(contents)
     style, script = page_style(), asset("page.js")
     trusted = trust.view(run, contents.trust, contents.calibration)
+    joined = ensemble.view(contents, mapping(mapping(run.read("metrics.json")).get("ensemble")))
     view: dict[str, Any] = {
         "policy": policy(style, script),
         "style": Markup(style),
@@ -118,7 +121,10 @@ def render(run: RunFolder) -> str:
         "notice": _notice(contents, run),
         "hero": _hero(contents),
         "facts": _facts(contents),
-        "curves": {"charts": [{"title": p.title, "svg": p.svg()} for p in panels], **_epoch_table(contents)},
+        "ensemble": joined,
+        "curves": None if joined else {"charts": [{"title": p.title, "svg": p.svg()} for p in panels],
+                                       **_epoch_table(contents)},
+        "profile": profile.view(mapping(run.read(profile.FILE))),
         "metric_splits": list(contents.evaluations),
         "metric_rows": _metric_rows(contents),
         "baselines": _baselines(contents, model),
@@ -139,6 +145,9 @@ def render(run: RunFolder) -> str:
         "folder": run.path.name or str(run.path),
     }
     present = {
+        "ensemble": joined,
+        "curves": view["curves"],
+        "profile": view["profile"],
         "metrics": view["metric_rows"],
         "baselines": view["baselines"],
         "confusion": confusion,
@@ -317,7 +326,7 @@ def _facts(contents: Contents) -> list[dict[str, str]]:
                 interval_text(name, metric),
             )
     trained = number(about.get("seconds"))
-    add("Training time", formatting.duration(trained))
+    add("Time" if about.get("kind") == "ensemble" else "Training time", formatting.duration(trained))
     best = number(about.get("best_epoch"))
     if epochs:
         add("Epochs", f"{epochs[-1]['epoch']:g}", "" if best is None else f"best: epoch {best:g}")
@@ -328,7 +337,7 @@ def _facts(contents: Contents) -> list[dict[str, str]]:
         formatting.magnitude(number(about.get("macs")) or number(contents.model.get("macs"))),
         "per image",
     )
-    add("Model file", formatting.file_size(contents.model_bytes))
+    add("Model file", formatting.file_size(contents.model_bytes or number(about.get("model_bytes"))))
     if epochs:
         add("Training speed", integer(epochs[-1].get("images_per_s")), "images/s, last epoch")
         memory = number(epochs[-1].get("peak_memory_mb"))

@@ -204,9 +204,9 @@ def number_of(value: float | str, name: str) -> float:
 
 
 def classifier_of(trained: TrainedModel, network: torch.nn.Module) -> Classifier:
-    """Images in [0, 1] -> logits: the run's normalisation, then `network` in eval mode."""
+    """Images in [0, 1] -> logits: the run's normalisation and views, and `network` in eval mode."""
     network.eval()
-    return lambda images: network(trained.preprocessing.normalise(images)).float()
+    return lambda images: trained.preprocessing.answers(network, images).float()
 
 
 def eps_text(eps: float) -> str:

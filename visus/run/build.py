@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,17 +21,25 @@ from visus.data.transforms import build_augmentation
 from visus.data.transforms.mix import Mixing
 from visus.losses.classification import get_loss
 from visus.losses.imbalance import class_weights
-from visus.optim.build import build_optimizer
-from visus.optim.ema import EMA
-from visus.optim.parameter_groups import parameter_groups
-from visus.optim.schedules import Schedule, schedule
+from visus.optim.build import build_optimizer, wrap_optimizer
+from visus.optim.diagonal_lm import DiagonalLM, GaussNewtonDiagonal
+from visus.optim.muon import matrix_groups
+from visus.optim.schedules import Schedule
+from visus.run.beginning import begin, described, wanted_normalisation
 from visus.run.defend import make_defence
 from visus.run.display import Display
-from visus.run.models import freeze_backbone, make_model
+from visus.run.distill import make_distillation
+from visus.run.first_rates import check_optimizer
+from visus.run.freezing import freeze
+from visus.run.models import make_model
 from visus.run.pretrained import preprocessing_of
 from visus.run.recipe import Recipe
+from visus.run.schedule import rate_factor
+from visus.run.schedule_groups import make_groups
+from visus.run.teacher import Teacher
 from visus.tasks.classification import Classification, MultiLabel
-from visus.train.contracts import BatchSource
+from visus.train.contracts import Averager, BatchSource
+from visus.train.world import here
 
 STATISTICS_IMAGES = 4096  # enough for a channel mean to three digits
 
@@ -46,7 +54,7 @@ class Parts:
     val: Loader
     optimizer: torch.optim.Optimizer
     schedule: Schedule
-    ema: EMA | None
+    ema: Averager | None
 
 
 def build_preprocessing(recipe: Recipe, samples: Samples, train_indices: np.ndarray) -> Preprocessing:
@@ -57,7 +65,7 @@ def build_preprocessing(recipe: Recipe, samples: Samples, train_indices: np.ndar
     channels = int(data.channels)
     plain = Preprocessing(size=tuple(size), channels=channels, resize=data.resize, crop_fraction=data.crop_fraction,
                           interpolation=data.interpolation, mean=(0.0,) * channels, std=(1.0,) * channels,
-                          background=data.background, labels=samples.classes)
+                          background=data.background, labels=samples.classes, views=recipe.evaluate.tta)
     if data.normalise == "none":
         return plain
     if data.normalise in ("imagenet", "model"):
@@ -88,15 +96,17 @@ def channel_statistics(loader: Loader) -> tuple[tuple[float, ...], tuple[float, 
 
 
 def build_loader(recipe: Recipe, samples: Samples, indices: np.ndarray, preprocessing: Preprocessing, *,
-                 training: bool, device: torch.device, cache: Path | None) -> Loader:
-    """Training: shuffled or drawn by class, augmented and mixed. Otherwise in order and as they are."""
+                 training: bool, device: torch.device, cache: Path | None, shared: bool = False) -> Loader:
+    """Training: shuffled or drawn by class, augmented and mixed, and shared out where several processes train.
+    Otherwise in order and as they are; shared: then too."""
     augmentation = build_augmentation(list(recipe.augmentation)) if training else None
     return Loader(samples, indices, preprocessing, augmentation=augmentation, mixing=build_mixing(recipe, training),
                   batch_size=recipe.train.batch_size, seed=recipe.train.seed, shuffle=training,
                   workers=recipe.data.workers, on_bad_image=recipe.data.on_bad_image,
                   cache=cache if recipe.data.cache else None, cache_bytes=recipe.data.cache_bytes,
                   pin_memory=device.type == "cuda",
-                  sampling=build_sampling(recipe, samples, indices) if training else None)
+                  sampling=build_sampling(recipe, samples, indices) if training else None,
+                  share=here().place if training or shared else (0, 1))
 
 
 def build_sampling(recipe: Recipe, samples: Samples, indices: np.ndarray) -> Sampling | None:
@@ -119,18 +129,22 @@ def build_mixing(recipe: Recipe, training: bool) -> Mixing | None:
 
 
 def build_model(recipe: Recipe, preprocessing: Preprocessing, num_classes: int,
-                display: Display | None = None) -> nn.Module:
+                display: Display | None = None, first: BatchSource | None = None) -> nn.Module:
     """The recipe's model, initialised from train.seed or from a weights file. display: where to say what was changed
-    in the weights, and to draw the progress of a download."""
+    in the weights, and to draw the progress of a download. first: training batches, for model.init=lsuv."""
     torch.manual_seed(recipe.train.seed)
+    wanted = wanted_normalisation(recipe)
     height, width = preprocessing.size
     config: dict[str, Any] = dict(recipe.model.config)
     with (display or Display(show=False)).download() as progress:
         model, notes = make_model(recipe.model.name, num_classes=num_classes, in_channels=preprocessing.channels,
                                   image_size=height, weights=recipe.model.weights, origin=recipe.model.origin,
-                                  progress=progress, **config)
-    if recipe.model.freeze == "backbone":
-        notes = [*notes, freeze_backbone(model)]
+                                  progress=progress, normalisation=asdict(wanted) if wanted.changes else None, **config)
+    begun = [*described(wanted), *begin(model, recipe, preprocessing, first)]
+    for note in begun if display is not None else ():
+        display.say("model", note)
+    frozen = freeze(model, recipe.model.freeze)
+    notes = [*notes, frozen] if frozen is not None else notes
     for note in notes if display is not None else ():
         display.say("weights", note)
     if height != width and hasattr(model.config, "image_size"):
@@ -140,12 +154,14 @@ def build_model(recipe: Recipe, preprocessing: Preprocessing, num_classes: int,
 
 
 def build_task(recipe: Recipe, preprocessing: Preprocessing,
-               counts: np.ndarray | None = None) -> Classification | MultiLabel:
+               counts: np.ndarray | None = None, teacher: Teacher | None = None) -> Classification | MultiLabel:
     """recipe: resolved. counts: int64 [K], training images per class, for losses that weigh classes; None where the
-    loss is not looked at: all classes alike. Raises RecipeError for label smoothing with a loss that has none."""
+    loss is not looked at: all classes alike. teacher: for training with recipe.distill. Raises RecipeError for label
+    smoothing with a loss that has none."""
     loss = get_loss(recipe.loss.name, label_smoothing=recipe.loss.label_smoothing, options=loss_options(recipe, counts))
     kind = MultiLabel if recipe.task == "multilabel" else Classification
-    return kind(preprocessing=preprocessing, loss_function=loss, defence=make_defence(recipe, preprocessing, loss))
+    stands_in = make_distillation(recipe, teacher, preprocessing, loss) or make_defence(recipe, preprocessing, loss)
+    return kind(preprocessing=preprocessing, loss_function=loss, defence=stands_in)
 
 
 def loss_options(recipe: Recipe, counts: np.ndarray | None) -> dict[str, Any]:
@@ -168,20 +184,23 @@ def loss_options(recipe: Recipe, counts: np.ndarray | None) -> dict[str, Any]:
 
 def make_optimizer(recipe: Recipe, model: nn.Module) -> torch.optim.Optimizer:
     settings = recipe.optimizer
-    return build_optimizer(settings.name, parameter_groups(model, settings.weight_decay), lr=settings.lr,
-                           momentum=settings.momentum, nesterov=settings.nesterov and settings.momentum > 0,
-                           betas=settings.betas, eps=settings.eps)
+    check_optimizer(recipe)
+    groups = make_groups(recipe, model)
+    if settings.name.startswith("muon"):
+        groups = matrix_groups(groups, model)
+    optimizer = build_optimizer(settings.name, groups, lr=settings.lr, momentum=settings.momentum,
+                                nesterov=settings.nesterov, betas=settings.betas, eps=settings.eps,
+                                history=settings.history)
+    if isinstance(optimizer, DiagonalLM):
+        optimizer.curvature = GaussNewtonDiagonal(model, [p for g in optimizer.param_groups for p in g["params"]],
+                                                  "sigmoid" if recipe.task == "multilabel" else "softmax")
+    return wrap_optimizer(optimizer, sam=settings.sam, sam_adaptive=settings.sam_adaptive,
+                          lookahead=settings.lookahead, lookahead_alpha=settings.lookahead_alpha)
 
 
 def make_schedule(recipe: Recipe, optimizer: torch.optim.Optimizer, steps_per_epoch: int) -> Schedule:
     """The recipe's schedule, epochs turned into updates."""
-    settings = recipe.schedule
-    total = recipe.train.epochs * steps_per_epoch
-    factor = schedule(settings.name, total, min(round(settings.warmup_epochs * steps_per_epoch), total - 1),
-                      floor=settings.final, gamma=settings.gamma,
-                      step_size=max(1, round(settings.step_epochs * steps_per_epoch)),
-                      milestones=tuple(round(m * steps_per_epoch) for m in settings.milestones))
-    return Schedule(optimizer, factor)
+    return Schedule(optimizer, rate_factor(recipe, steps_per_epoch))
 
 
 def updates_per_epoch(loader: BatchSource, accumulate: int) -> int:

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 MODEL_FORMAT = 1
 FOLDS = "folds"  # the kind of a run folder that joins the trainings of a cross-validation
+ENSEMBLE = "ensemble"  # of one that was made of the models of others: it has a model, and no training
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,17 @@ class TrainedModel:
 
 
 def one_training(folder: RunFolder) -> RunFolder:
-    """The folder, where it is of one training. Raises RunError for one that joins the folds of a cross-validation."""
+    """The folder, where it is of one training. Raises RunError for one that joins the folds of a cross-validation, and
+    for an ensemble."""
+    if folder.about.get("kind") == ENSEMBLE:
+        raise RunError("is an ensemble: it was not trained itself", where=folder.path,
+                       remedy="Give one of the runs that it was made of; its report.html names them")
+    return one_model(folder)
+
+
+def one_model(folder: RunFolder) -> RunFolder:
+    """The folder, where it has a model and predictions of its own: of a training or an ensemble. Raises RunError for
+    one that joins the folds of a cross-validation."""
     if folder.about.get("kind") == FOLDS:
         raise RunError("joins the trainings of a cross-validation", where=folder.path,
                        remedy=f"Give the folder of one of them, such as {folder.path / 'fold-1'}")
@@ -66,7 +77,7 @@ def save_model(folder: Path, weights: dict[str, Tensor], *, name: str, config: d
 
 def load_model(folder: str | os.PathLike[str]) -> TrainedModel:
     """The model of a run folder or of its model/ folder, in eval mode on the CPU; of a cross-validation the models of
-    its folds as one, which averages their probabilities.
+    its folds, and of an ensemble its members, as one that averages their answers.
 
     Raises CheckpointError when a file is missing, damaged or of a newer version. Nothing in them is executed.
     """
@@ -94,12 +105,16 @@ def load_model(folder: str | os.PathLike[str]) -> TrainedModel:
     if not isinstance(about["format"], int) or about["format"] > MODEL_FORMAT:
         raise CheckpointError(f"was written by a newer version of visus (format {about['format']})", where=path,
                               remedy="Upgrade: pip install -U visus")
+    if "members" in about:
+        from visus.run.averaged import load_members
+
+        return load_members(folder, about)
     weights = folder / "model.safetensors"
     if weights.is_file() and sha256(weights) != about.get("sha256"):
         raise CheckpointError("is damaged: its SHA-256 is not the one in model.json", where=weights,
                               remedy="Copy the run again, or resume it to write the model anew")
     tensors = read_state_dict(weights)
-    config = {k: tuple(v) if isinstance(v, list) else v for k, v in about["config"].items()}
+    config: dict[str, Any] = {k: tuple(v) if isinstance(v, list) else v for k, v in about["config"].items()}
     with torch.random.fork_rng(devices=[]):  # building draws initial weights: the caller's generator stays as it is
         model = create_model(about["name"], **config)
     try:

@@ -54,7 +54,7 @@ from visus.metrics.calibration import (
 from visus.metrics.ranking import roc_auc
 from visus.metrics.significance import paired_bootstrap
 from visus.report.page import PAGE_NAME
-from visus.run.bundle import load_model, one_training
+from visus.run.bundle import load_model, one_model
 from visus.run.display import Display
 from visus.run.evaluate import own_splits
 from visus.run.predict import expand
@@ -112,7 +112,7 @@ def calibrate(run: str | os.PathLike[str], method: str = "auto", *, alpha: float
     natural(dropout=dropout)
     if not 0 < alpha < 1:
         raise UserError("must lie between 0 and 1", where=f"alpha={alpha!r}", remedy="0.1 asks for 90 % coverage")
-    folder = one_training(RunFolder.open(os.fspath(run)))
+    folder = one_model(RunFolder.open(os.fspath(run)))
     trained = load_model(folder.path)
     if trained.task != "classification":
         raise UserError("takes one label per image", where=f"task={trained.task}",

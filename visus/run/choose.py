@@ -9,8 +9,12 @@ from typing import Any
 
 from visus.core.errors import RecipeError
 from visus.models import registry
+from visus.optim.lr_scaling import scaled_lr
 from visus.run.defend import STEPS, choose_defence
+from visus.run.distill import choose_distillation
+from visus.run.first_rates import check_optimizer, first_batch, first_decay, first_rate
 from visus.run.recipe import Recipe
+from visus.run.schedule import choose_schedule
 
 
 @dataclass(frozen=True)
@@ -51,6 +55,7 @@ def choose(recipe: Recipe, facts: Facts) -> tuple[Recipe, list[str]]:
     _augmentation(recipe, facts, side, values, reasons)
     choose_defence(recipe, values.get("data.channels", recipe.data.channels), values.get("loss.name", recipe.loss.name),
                    values, reasons)
+    choose_distillation(recipe, values, reasons)
     _loading(recipe, facts, values)
     return recipe.with_values(values), reasons
 
@@ -121,16 +126,18 @@ def _loss(recipe: Recipe, task: str, values: dict[str, Any]) -> None:
 def _optimization(recipe: Recipe, facts: Facts, model: str, side: int, values: dict[str, Any],
                   reasons: list[str]) -> None:
     """SGD with momentum for convolutional nets (He et al. 2016), AdamW for transformers and perceptrons."""
+    check_optimizer(recipe)
     adaptive = registry.get(model).module.startswith("visus.models.vit.") or model.startswith(
         ("convnext", "mlp", "softmax"))
     plain = model.startswith(("alexnet", "zfnet", "overfeat", "vgg", "squeezenet", "lenet", "nin", "all_cnn",
                               "three_layer", "neocognitron")) and not model.endswith("_bn")
+    plain = plain or recipe.model.norm in ("local_response", "none")
     optimizer = recipe.optimizer.name
     if optimizer == "auto":
         optimizer = values["optimizer.name"] = "adamw" if adaptive else "sgd"
     batch = recipe.train.batch_size
     if batch == "auto":
-        batch = 2 ** round(math.log2(max(8, min(128, facts.train_images / 40))))
+        batch = first_batch(optimizer, facts.train_images)
         values["train.batch_size"] = batch
     epochs = recipe.train.epochs
     if epochs == "auto":
@@ -141,18 +148,34 @@ def _optimization(recipe: Recipe, facts: Facts, model: str, side: int, values: d
         reasons.append(f"{epochs} epochs of {math.ceil(facts.train_images / batch)} steps, batch {batch}")
     if recipe.optimizer.lr == "auto":
         effective = batch * recipe.train.accumulate
-        # linear scaling (Goyal et al. 2017) from 0.1 at batch 128 for SGD; square-root from 1e-3 at 128 for Adam
-        # nets without batch norm diverge at that rate: a tenth, as their papers have it (Krizhevsky et al. 2012)
-        peak = 0.01 if plain else 0.1
-        lr = peak * effective / 128 if optimizer == "sgd" else 1e-3 * math.sqrt(effective / 128)
-        if recipe.model.weights is not None and recipe.model.freeze == "none":
+        lr = first_rate(optimizer, effective, plain)
+        if recipe.model.weights is not None and recipe.model.freeze != "backbone":
             lr *= FINE_TUNING
         values["optimizer.lr"] = float(f"{lr:.3g}")
         reasons.append(f"{optimizer}, peak learning rate {lr:.3g}, {recipe.schedule.name} schedule")
     if recipe.optimizer.weight_decay == "auto":
-        values["optimizer.weight_decay"] = 5e-4 if optimizer == "sgd" else 0.05 if adaptive else 1e-2
-    if recipe.schedule.warmup_epochs == "auto":
-        values["schedule.warmup_epochs"] = round(min(5.0, epochs / 10), 2)
+        values["optimizer.weight_decay"] = first_decay(optimizer, adaptive)
+    _scale_to_batch(recipe, optimizer, batch * recipe.train.accumulate, values, reasons)
+    chosen, why = choose_schedule(recipe, epochs)
+    values |= chosen
+    reasons += why
+    if recipe.train.ema is not None and recipe.train.average_from is not None:
+        raise RecipeError("two averages of the weights", where=f"train.ema={recipe.train.ema}, train.average_from="
+                          f"{recipe.train.average_from}", remedy="Leave one of them out")
+
+
+def _scale_to_batch(recipe: Recipe, optimizer: str, batch: int, values: dict[str, Any], reasons: list[str]) -> None:
+    """The rate for this run's batch; with it the batch that it is now meant for, so that it is scaled once."""
+    lr, lr_batch = recipe.optimizer.lr, recipe.optimizer.lr_batch
+    if lr_batch is None:
+        return
+    if lr == "auto":
+        raise RecipeError("is the batch of a rate that is not given", where=f"optimizer.lr_batch={lr_batch}",
+                          remedy="Set optimizer.lr too, or leave optimizer.lr_batch out: auto fits the batch")
+    scaled, reason = scaled_lr(lr, batch, lr_batch, optimizer)
+    if batch != lr_batch:
+        values |= {"optimizer.lr": scaled, "optimizer.lr_batch": batch}
+        reasons.append(reason)
 
 
 def _epochs(facts: Facts, batch: int) -> int:

@@ -186,8 +186,15 @@ def _refusal(folders: Sequence[RunFolder], names: Sequence[str], tasks: Sequence
 def _tests(folders: Sequence[RunFolder], task: str, resamples: int, seed: int) -> list[dict[str, Any]]:
     from visus.run.calibrate import saved_predictions
 
-    columns = [_columns(saved_predictions(folder, "test"), task) for folder in folders]
-    pairs = list(combinations(range(len(folders)), 2))
+    predictions = [saved_predictions(folder, "test") for folder in folders]
+    return paired_tests(predictions, task, list(combinations(range(len(folders)), 2)), resamples, seed)
+
+
+def paired_tests(predictions: Sequence[SavedPredictions], task: str, pairs: Sequence[tuple[int, int]],
+                 resamples: int = 2000, seed: int = 0) -> list[dict[str, Any]]:
+    """Tests of `pairs` of these predictions for the same images: {"first", "second", "metric", "test", "difference":
+    second - first, "low", "high", "p", "adjusted": by Holm over all of them, "better": the number of one, or None}."""
+    columns = [metric_columns(one, task) for one in predictions]
     count = len(next(iter(columns[0].values())))
     least = FEWEST_PER_TEST * len(pairs) * len(columns[0])  # that a corrected p can fall below the level
     resamples = int(max(200, min(max(resamples, least), SAMPLE_BUDGET // count)))
@@ -226,7 +233,7 @@ def _statistic(means: np.ndarray) -> np.ndarray:
     return means[..., 0] if means.shape[-1] == 1 else np.abs(means).sum(-1)
 
 
-def _columns(one: SavedPredictions, task: str) -> dict[str, np.ndarray]:
+def metric_columns(one: SavedPredictions, task: str) -> dict[str, np.ndarray]:
     """A row per test image for each metric whose mean over the images (of |mean| over bins for ECE) it is."""
     if task == "multilabel":
         wrong = ((one.probs >= 0.5) != (one.targets >= 0.5)).mean(1)

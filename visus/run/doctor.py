@@ -74,7 +74,7 @@ def doctor(subject: str | os.PathLike[str], *, recipe: str | Path | Recipe | Non
     named = path.suffix in (".yaml", ".yml") or str(subject) in shipped_recipes()
     whole = given_recipe(str(subject) if named else recipe, None if named else path, values)
     prepared = prepare(whole, display)
-    parts = _parts(prepared.recipe, prepared.samples, prepared.splits, prepared.preprocessing, prepared.device)
+    parts = parts_of(prepared.recipe, prepared.samples, prepared.splits, prepared.preprocessing, prepared.device)
     return _look_before(prepared.recipe, parts, prepared.samples, prepared.splits, prepared.preprocessing,
                         prepared.device, display, deep=deep, budget_s=DEEP_S if deep else budget_s, skip=skip,
                         images=images)[0]
@@ -263,12 +263,12 @@ def _recorded_statistics(recipe: Recipe, preprocessing: Preprocessing) -> Sequen
                     f"{list(wanted.mean)}, {list(wanted.std)}", "--set data.normalise=model"),)
 
 
-def _parts(recipe: Recipe, samples: Samples, splits: dict[str, np.ndarray], preprocessing: Preprocessing,
+def parts_of(recipe: Recipe, samples: Samples, splits: dict[str, np.ndarray], preprocessing: Preprocessing,
            device: torch.device) -> Parts:
     """What a training is made of, without a run folder."""
     train = build_loader(recipe, samples, splits["train"], preprocessing, training=True, device=device, cache=None)
     val = build_loader(recipe, samples, splits["val"], preprocessing, training=False, device=device, cache=None)
-    model = build_model(recipe, preprocessing, len(samples.classes)).to(device)
+    model = build_model(recipe, preprocessing, len(samples.classes), first=train).to(device)
     optimizer = make_optimizer(recipe, model)
     schedule = make_schedule(recipe, optimizer, updates_per_epoch(train, recipe.train.accumulate))
     task = build_task(recipe, preprocessing, samples.class_counts(splits["train"]))

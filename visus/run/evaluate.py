@@ -28,9 +28,12 @@ from visus.run.baselines import baselines
 from visus.run.build import Parts, build_loader, build_model, build_task
 from visus.run.bundle import FOLDS, load_model, save_model
 from visus.run.display import Display, clock, metrics_table
+from visus.run.distill import teacher_row
 from visus.run.doctor import check_after
+from visus.run.models import model_config
 from visus.run.recipe import Recipe, Train
 from visus.run.report import write_report
+from visus.run.spread import gathered, stop_agreed
 from visus.run.survey import divide, drop_known_bad_images, open_named, samples_digest
 from visus.run.thumbnails import examples
 from visus.run.trust import Subject, add_trust
@@ -38,6 +41,7 @@ from visus.tasks.classification import least_confident_hits, worst_mistakes
 from visus.train.checkpoint import BEST, CheckpointStore
 from visus.train.stop import StopRequest
 from visus.train.trainer import Position
+from visus.train.world import here
 
 if TYPE_CHECKING:
     from visus.tasks.classification import Classification, MultiLabel
@@ -47,12 +51,13 @@ SHOWN_EXAMPLES = 12
 
 def validation(parts: Parts, device: torch.device, settings: Train,
                stop: StopRequest) -> Callable[[], dict[str, float]]:
-    """The trainer's `validate`: mean loss and headline metric on the validation split."""
+    """The trainer's `validate`: mean loss and headline metric on the validation split, each image seen once."""
+    task = replace(parts.task, preprocessing=replace(parts.task.preprocessing, views="none"))
 
     def validate() -> dict[str, float]:
-        predictions, loss = predict_split(parts.model, parts.task, parts.val, device, precision=settings.precision,
+        predictions, loss = predict_split(parts.model, task, parts.val, device, precision=settings.precision,
                                           channels_last=settings.layout == "channels_last", stop=stop)
-        return {"loss": loss, parts.task.headline: parts.task.headline_value(predictions)}
+        return {"loss": loss, task.headline: task.headline_value(predictions)}
 
     return validate
 
@@ -63,25 +68,30 @@ def predict_split(model: nn.Module, task: Classification | MultiLabel, loader: L
                   advance: Callable[[int], Any] = lambda count: None) -> tuple[ClassPredictions, float]:
     """Predictions for all samples of `loader`, in its order, and the mean loss over samples.
 
-    Raises StopIteration between two batches when a stop was requested.
+    Where several processes share the loader's batches, each gets the predictions of all. Raises StopIteration between
+    two batches when a stop was requested.
     """
     model.eval()
+    shared = loader.share[1] > 1
     kind = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision)
     parts: list[ClassPredictions] = []
-    loss_sum, samples = 0.0, 0
+    loss_sum, samples = 0.0, 0.0
     for batch in loader.epoch(0):
-        if stop is not None and stop.requested:
+        if stop is not None and (stop_agreed(stop) if shared else stop.requested):
             raise StopIteration
         batch = batch.to(device, non_blocking=True, channels_last=channels_last)
         with torch.autocast(device.type, dtype=kind) if kind is not None else nullcontext():
             loss, logits = task.loss(model, batch)
         parts.append(task.predictions(logits.float(), batch))
-        loss_sum, samples = loss_sum + float(loss) * len(batch), samples + len(batch)
+        loss_sum, samples = loss_sum + float(loss) * batch.weight, samples + batch.weight
         advance(len(batch))
     if not parts:
         raise DataError("no image could be read", remedy="See `visus data show PATH`")
     joined = ClassPredictions(torch.cat([p.probs for p in parts]), torch.cat([p.targets for p in parts]),
                               torch.cat([p.index for p in parts]))
+    if shared:
+        joined = gathered(joined, loader.indices)
+        loss_sum, samples = here().sum([loss_sum, samples])
     return joined, loss_sum / samples
 
 
@@ -95,11 +105,11 @@ def finish_run(folder: RunFolder, recipe: Recipe, samples: Samples, splits: dict
     model = model.to(device).eval()
     if recipe.train.layout == "channels_last":
         model = model.to(memory_format=torch.channels_last)
-    config = dict(vars(model.config))
+    config = model_config(model)
     evaluations: dict[str, Evaluation] = {}
     for split in ("val", "test"):
         loader = build_loader(recipe, samples, splits[split], preprocessing, training=False, device=device,
-                              cache=folder.path / "cache")
+                              cache=folder.path / "cache", shared=True)
         with display.steps(f"evaluate {split}", len(splits[split])) as advance:
             try:
                 predictions, _ = predict_split(model, task, loader, device,  precision=recipe.train.precision,
@@ -107,12 +117,17 @@ def finish_run(folder: RunFolder, recipe: Recipe, samples: Samples, splits: dict
                                                advance=advance)
             except StopIteration:
                 raise stop.interrupted(True, folder.path) from None
+        if not here().leads:
+            continue
         evaluations[split] = _measure(task, predictions, samples, folder, preprocessing, split)
         save_predictions(folder.path / "evaluation" / f"{split}.npz", predictions)
+    if not here().leads:  # the rest is the first process's
+        return
     with display.steps("evaluate train", None):
         _measure_train(folder, recipe, samples, splits, preprocessing, model, task, device, position, stop)
     with display.steps("baselines", None):
         others = baselines(samples, splits, preprocessing, task, seed=recipe.train.seed)
+        others += teacher_row(recipe, samples, splits, preprocessing, task, device)
     folder.write("metrics.json", {
         "task": recipe.task, "headline": {"name": task.headline, "split": "test",
                                           "higher_is_better": task.higher_is_better},

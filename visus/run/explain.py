@@ -21,6 +21,7 @@ from visus.explain import registry as methods
 from visus.explain.explanation import Explanation, HeadDistances
 from visus.explain.faithfulness import Faithfulness, Sanity, faithfulness, sanity_check
 from visus.models import registry
+from visus.run.averaged import Averaged
 from visus.run.bundle import TrainedModel, load_model
 from visus.run.models import make_model
 from visus.run.predict import checked, expand
@@ -168,6 +169,9 @@ def _default(name: str, network: Any, blank: Tensor) -> tuple[str, str]:
     if not convolutional and methods.get("attention").build().problem(network, blank) is None:
         return "attention", "the method is attention, the default for a transformer; --method grad_cam asks what " \
                             "speaks for a class"
+    if isinstance(network, Averaged):
+        return "integrated_gradients", "the method is integrated_gradients: several models in one share no maps that " \
+                                       "grad_cam could weigh"
     return "grad_cam", "the method is grad_cam, the default for a model that is no transformer"
 
 

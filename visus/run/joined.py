@@ -43,7 +43,7 @@ def join(folder: RunFolder, recipe: Recipe, paths: Sequence[Path], display: Disp
     task = build_task(recipe, first.preprocessing)
     per_repeat = len(paths) // recipe.data.fold_repeats if recipe.data.folds != "groups" else len(paths)
     pooled = _pooled(paths[:per_repeat])
-    evaluations = {POOLED: _evaluated(task, pooled, samples, folder, first.labels, POOLED)}
+    evaluations = {POOLED: evaluated(task, pooled, samples, folder, first.labels, POOLED)}
     save_predictions(folder.path / "evaluation" / f"{POOLED}.npz", pooled)
     rows = [_fold_row(folder, path) for path in paths]
     if len(whole["test"]):
@@ -89,8 +89,9 @@ def _saved(path: Path) -> dict[str, np.ndarray]:
                        remedy="Remove this fold's folder and resume: it is trained again") from None
 
 
-def _evaluated(task: Classification | MultiLabel, predictions: ClassPredictions, samples: Samples, folder: RunFolder,
-               labels: tuple[str, ...], split: str) -> Evaluation:
+def evaluated(task: Classification | MultiLabel, predictions: ClassPredictions, samples: Samples, folder: RunFolder,
+              labels: tuple[str, ...], split: str) -> Evaluation:
+    """What was measured, with pictures of the worst mistakes and the least sure hits in the folder."""
     preprocessing = task.preprocessing
     found = task.evaluate(predictions, labels, split)
     return replace(found, mistakes=examples(worst_mistakes(predictions, SHOWN), predictions, samples, preprocessing,

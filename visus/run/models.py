@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -87,11 +87,12 @@ def chart_models(out: str | Path, task: str | None = None, family: str | None = 
 
 def create_model(name: str, *, num_classes: int | None = None, in_channels: int | None = None,
                  image_size: int | None = None, weights: str | Path | Mapping[str, Tensor] | None = None,
-                 origin: str = "visus", **config: Any) -> nn.Module:
+                 origin: str = "visus", normalisation: Mapping[str, str] | None = None, **config: Any) -> nn.Module:
     """Build a registered model; it carries its frozen `config`.
 
     None keeps the variant's value. image_size: side in pixels; a model that takes any size has no such field,
-    and builds the same with or without it. config: any other field of the model's config.
+    and builds the same with or without it. config: any other field of the model's config. normalisation: another one
+    than the model's, as fields of `visus.layers.normalise.Normalisation`: {"norm": "group"}.
     weights: a file or state dict, whose tensors bear `origin`'s names, or the name of a public origin, such as
     'torchvision' or 'timm', whose file is fetched once into the cache; fields of the config that this file needs are
     then set, where they are not given. Where num_classes or in_channels is given and
@@ -100,7 +101,7 @@ def create_model(name: str, *, num_classes: int | None = None, in_channels: int 
     that do not fit, DownloadError for ones that cannot be fetched.
     """
     model, notes = make_model(name, num_classes=num_classes, in_channels=in_channels, image_size=image_size,
-                              weights=weights, origin=origin, **config)
+                              weights=weights, origin=origin, normalisation=normalisation, **config)
     for note in notes:
         LOG.warning("%s: %s", name, note)
     return model
@@ -109,7 +110,7 @@ def create_model(name: str, *, num_classes: int | None = None, in_channels: int 
 def make_model(name: str, *, num_classes: int | None = None, in_channels: int | None = None,
                image_size: int | None = None, weights: str | Path | Mapping[str, Tensor] | None = None,
                origin: str = "visus", progress: Callable[[int, int | None], None] | None = None,
-               **config: Any) -> tuple[nn.Module, list[str]]:
+               normalisation: Mapping[str, str] | None = None, **config: Any) -> tuple[nn.Module, list[str]]:
     """As `create_model`, and what was changed in the weights on the way. progress: of a download."""
     entry = registry.get(name)
     build: Any = entry.build
@@ -127,6 +128,10 @@ def make_model(name: str, *, num_classes: int | None = None, in_channels: int | 
                             remedy=did_you_mean(field, sorted(known)))
         values[field] = tuple(value) if isinstance(value, list) else value
     model: nn.Module = build(build.Config(**values))
+    if normalisation:
+        from visus.layers.normalise import Normalisation, renormalise
+
+        renormalise(model, Normalisation.of(normalisation))
     if weights is None:
         return model, []
     if public:
@@ -216,19 +221,39 @@ def _fit_channels(model: Any, state: dict[str, Tensor],
 _FIT = {"classes": _fit_classes, "channels": _fit_channels}
 
 
-def _shaped_by(model: Any, **changed: int) -> list[str]:
+def _shaped_by(model: Any, **changed: Any) -> list[str]:
     """The tensors whose shapes depend on a field of the config."""
     from visus.core.meta import on_meta
+    from visus.layers.normalise import normalisation_of, renormalise
 
     with on_meta():
-        other = type(model)(replace(model.config, **changed)).state_dict()
+        built = type(model)(replace(model.config, **changed))
+        renormalise(built, normalisation_of(model))
+        other = built.state_dict()
     return [name for name, tensor in model.state_dict().items() if other[name].shape != tensor.shape]
 
 
+def model_config(model: Any) -> dict[str, Any]:
+    """All that `create_model` needs to build the same again: the fields of its config and, where it was changed, the
+    normalisation."""
+    from visus.layers.normalise import normalisation_of
+
+    found = normalisation_of(model)
+    return {**vars(model.config), **({"normalisation": asdict(found)} if found.changes else {})}
+
+
+def head_parameters(model: Any) -> list[str]:
+    """The tensors of the classifier: those whose shapes depend on the number of classes, or on the widths of dense
+    layers before it (config.head_dims)."""
+    changed: dict[str, Any] = {"num_classes": model.config.num_classes + 1}
+    if getattr(model.config, "head_dims", ()):
+        changed["head_dims"] = tuple(dim + 1 for dim in model.config.head_dims)
+    return _shaped_by(model, **changed)
+
+
 def freeze_backbone(model: Any) -> str:
-    """Let only the classifier train: the parameters whose shapes depend on the number of classes. Returns what was
-    done."""
-    head = set(_shaped_by(model, num_classes=model.config.num_classes + 1))
+    """Let only the classifier train (`head_parameters`). Returns what was done."""
+    head = set(head_parameters(model))
     for name, parameter in model.named_parameters():
         parameter.requires_grad_(name in head)
     frozen = sum(not parameter.requires_grad for parameter in model.parameters())

@@ -153,7 +153,7 @@ def _classify(waiting: Sequence[tuple[Prediction, Tensor | None]], trained: Trai
     probs: list[Tensor] = []
     if images:
         batch = torch.stack(images).to(device).float().div_(255)
-        logits = model(trained.preprocessing.normalise(batch)).float().cpu()
+        logits = trained.preprocessing.answers(model, batch).float().cpu()
         found = logits.sigmoid() if trained.task == "multilabel" else logits.softmax(1)
         probs = list(found if calibrator is None else torch.from_numpy(calibrator(found.numpy())).float())
     answers = iter(probs)

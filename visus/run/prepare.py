@@ -20,10 +20,13 @@ from visus.models import registry
 from visus.run.build import build_model, build_preprocessing, build_task, make_optimizer, make_schedule
 from visus.run.choose import choose
 from visus.run.display import Display
+from visus.run.hint_layers import with_hint_layers
 from visus.run.pretrained import is_origin
+from visus.run.progressive import progressive_sizes
 from visus.run.recipe import Recipe
 from visus.run.recipes import find_recipe
 from visus.run.survey import divide, drop_bad_images, facts_for_choice, open_named, split_sentence
+from visus.run.teacher import load_teacher, named_teacher
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,6 +48,8 @@ def prepare(recipe: Recipe, display: Display) -> Prepared:
         recipe = recipe.with_values({"data.path": str(Path(str(recipe.data.path)).resolve())})
     if recipe.data.split is not None:
         recipe = recipe.with_values({"data.split": str(Path(recipe.data.split).resolve())})
+    if recipe.distill.teacher is not None:
+        recipe = recipe.with_values({"distill.teacher": named_teacher(recipe.distill.teacher)})
     device = pick_device(recipe.device)
     samples, problems = drop_bad_images(samples, recipe.data.on_bad_image, display)
     splits = split_up(samples, recipe, display)
@@ -100,9 +105,15 @@ def try_out(recipe: Recipe, preprocessing: Preprocessing, num_classes: int, disp
     """Build everything once, so that a value that does not fit ends here and leaves no folder behind."""
     assert recipe.augmentation != "auto", "chosen before"
     build_augmentation(list(recipe.augmentation))
-    build_task(recipe, preprocessing)
-    optimizer = make_optimizer(recipe, build_model(recipe, preprocessing, num_classes, display))
+    teacher = load_teacher(recipe, preprocessing)
+    if teacher is not None:
+        display.say("teacher", f"{teacher.name}, {teacher.source}")
+    build_task(recipe, preprocessing, teacher=teacher)
+    model = build_model(recipe, preprocessing, num_classes, display)
+    with_hint_layers(recipe, model, teacher, preprocessing)
+    optimizer = make_optimizer(recipe, model)
     make_schedule(recipe, optimizer, steps_per_epoch=1)
+    progressive_sizes(recipe, preprocessing)
 
 
 def opened(recipe: Recipe, display: Display) -> Samples:

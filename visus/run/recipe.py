@@ -67,8 +67,17 @@ class Model(Section):
     name: str = Field("auto", description="A registered name: see `visus models`")
     config: dict[str, Any] = Field(default_factory=dict, description="Fields of the model's config to override")
     weights: str | None = Field(None, description="Start from: a file, or a public origin: torchvision, timm")
-    freeze: Literal["none", "backbone"] = Field("none", description="Keep the weights of all but the classifier")
+    freeze: Literal["none", "backbone"] | Annotated[tuple[str, ...], Field(min_length=1)] = Field(
+        "none", description="Keep the weights of all but the classifier (backbone), or of the modules and parameters "
+        "named: [stem, stages.0]")
     origin: str = Field("visus", description="Whose parameter names the file has: visus, torchvision, timm")
+    init: Literal["auto", "zeros", "small", "lecun", "xavier", "kaiming", "orthogonal", "sparse", "fixup", "lsuv"] = \
+        Field("auto", description="First weights; auto: the model's own")
+    init_scale: Positive = Field(0.01, description="init=small: standard deviation of the weights")
+    norm: Literal["auto", "batch", "layer", "group", "instance", "local_response", "none"] = Field(
+        "auto", description="What takes the place of each batch norm; auto: the model as it is")
+    weight_norm: Literal["none", "weight_norm", "weight_standardisation"] = Field(
+        "none", description="How kernels and matrices are normalised")
 
 
 class Mix(Section):
@@ -104,33 +113,97 @@ class Loss(Section):
     tau: NonNegative = Field(1.0, description="logit_adjusted: how much of the logarithm of the class shares is added")
 
 
+class Distill(Section):
+    teacher: str | None = Field(None, description="A finished run's folder, or a registered model with public weights "
+                                "as NAME:ORIGIN; none: no distillation")
+    method: Literal["logits", "mimic", "hints", "hard"] = Field(
+        "logits", description="logits: softened probabilities (Hinton 2015); mimic: the teacher's logits regressed (Ba "
+        "and Caruana 2014); hints: first a hidden layer, then logits (FitNets 2015); hard: the teacher's decisions "
+        "(DeiT, on the distillation token where the model has one)")
+    temperature: Positive = Field(4.0, description="logits, hints: softness of both probabilities")
+    weight: Auto | Annotated[float, Field(ge=0, le=1)] = Field(
+        "auto", description="Share of the teacher in the loss, the rest is that of the labels; auto: 0.9 (logits), 1 "
+        "(mimic), 0.8 that falls to a half (hints), 0.5 (hard)")
+    hint_layer: str = Field("auto", description="hints: the teacher's module to imitate; auto: its middle")
+    guided_layer: str = Field("auto", description="hints: the student's module that imitates; auto: its middle")
+    hint_epochs: Auto | Count = Field("auto", description="hints: epochs of the first phase, before the others; auto: "
+                                      "a third of train.epochs")
+
+
+class Regularise(Section):
+    l1: NonNegative = Field(0.0, description="Weight of the sum of absolute weights; with weight_decay: elastic net")
+    max_norm: Positive | None = Field(None, description="Largest L2 norm of the weights into a unit (3 to 4)")
+    dropconnect: Fraction = Field(0.0, description="Share of the weights of linear layers left out in each step")
+
+
 class Optimizer(Section):
-    name: str = Field("auto", description="sgd, adamw, adam, lamb, rmsprop, ...")
+    name: str = Field("auto", description="sgd, adamw, adam, lamb, lars, lion, muon, rmsprop, ...: see "
+                      "`visus optimizers`")
     lr: Auto | Positive = Field("auto", description="Peak learning rate")
-    momentum: Fraction = Field(0.9, description="sgd, rmsprop")
-    nesterov: bool = Field(True, description="sgd")
+    momentum: Fraction | None = Field(None, description="sgd, rmsprop, lars, muon; none: the optimizer's own: 0.9, "
+                                      "muon 0.95")
+    nesterov: bool = Field(True, description="sgd, muon")
     weight_decay: Auto | NonNegative = "auto"
-    betas: tuple[Fraction, Fraction] = (0.9, 0.999)
+    betas: tuple[Fraction, Fraction] | None = Field(None, description="None: the optimizer's own: 0.9 and 0.999, lion "
+                                                    "0.9 and 0.99")
     eps: Positive | None = Field(None, description="None: the optimizer's own")
+    lr_batch: Count | None = Field(None, description="The batch that lr is meant for: another global batch scales it "
+                                   "in proportion (Goyal 2017), which is said aloud; none: lr as it is")
+    layer_decay: Annotated[float, Field(gt=0, le=1)] | None = Field(
+        None, description="Factor of the rate from each layer to the one before it: 0.65 to 0.75 for fine-tuning")
+    head_lr: Positive = Field(1.0, description="Factor of the rate of the classifier against the rest")
+    sam: NonNegative = Field(0.0, description="Radius of sharpness-aware minimisation around any optimizer: 0.05; "
+                             "0: off")
+    sam_adaptive: bool = Field(False, description="sam: radius in units of each weight (ASAM)")
+    lookahead: Annotated[int, Field(ge=0)] = Field(0, description="Updates between steps of the slow weights; 0: off")
+    lookahead_alpha: Annotated[float, Field(gt=0, le=1)] = Field(0.5, description="lookahead: share of the way")
+    history: Count = Field(10, description="lbfgs: steps that are remembered")
 
 
 class Schedule(Section):
-    name: str = Field("cosine", description="constant, step, multistep, cosine, linear, inverse_sqrt, one_cycle")
+    name: str = Field("cosine", description="constant, step, multistep, exponential, inverse_time, cosine, "
+                      "cosine_restarts, linear, poly, inverse_sqrt, one_cycle, triangular, wsd")
     warmup_epochs: Auto | NonNegative = Field("auto", description="Linear warm-up, in epochs (may be a fraction)")
     final: Fraction = Field(0.0, description="Last learning rate as a share of the peak")
     step_epochs: Positive = Field(30.0, description="step: epochs between drops")
     milestones: tuple[Positive, ...] = Field((), description="multistep: epochs at which the rate drops")
-    gamma: Annotated[float, Field(gt=0, le=1)] = Field(0.1, description="step, multistep: factor of each drop")
+    gamma: Annotated[float, Field(gt=0, le=1)] = Field(0.1, description="step, multistep: factor of each drop; "
+                                                       "exponential: factor over the whole run")
+    power: Positive = Field(0.9, description="poly: exponent of what is left of the run")
+    decay_rate: NonNegative | Literal["bottou"] = Field(
+        1.0, description="inverse_time: 1 / (1 + rate * epochs); bottou: weight decay * peak rate per update")
+    cycles: Count = Field(1, description="cosine_restarts: cycles in the run")
+    cycle_factor: Annotated[float, Field(ge=1)] = Field(1.0, description="cosine_restarts: length of each cycle "
+                                                        "against the one before")
+    decay_share: Annotated[float, Field(gt=0, lt=1)] = Field(0.2, description="wsd: last part of the run, in which the "
+                                                             "rate falls")
 
 
 class Train(Section):
     epochs: Auto | Count = "auto"
-    batch_size: Auto | Count = "auto"
+    batch_size: Auto | Count = Field("auto", description="Images in a batch, of all processes together")
     accumulate: Count = Field(1, description="Batches per update")
     clip_norm: Positive | None = Field(None, description="Largest gradient norm")
     clip_adaptive: Positive | None = Field(None, description="Largest gradient of a unit as a share of its weights: "
                                            "0.01 to 0.2, for nets without normalisation")
     ema: Annotated[float, Field(gt=0, lt=1)] | None = Field(None, description="Decay of the averaged weights")
+    average_from: Fraction | None = Field(None, description="Plain average of the weights from this share of the run "
+                                          "on")
+    average_every: Literal["epoch", "update"] = Field("epoch", description="average_from: of each epoch's last weights "
+                                                      "(SWA) or of each update's (Polyak)")
+    snapshots: Annotated[int, Field(ge=2)] | None = Field(
+        None, description="Snapshot ensemble: so many cosine cycles, the weights at the end of each kept")
+    sizes: tuple[tuple[Fraction, Annotated[float, Field(gt=0, le=1)]], ...] = Field(
+        (), description="Progressive resizing: [[0, 0.6], [0.6, 1]]: from this share of the run on, images of this "
+        "share of the model's side")
+    strategy: Literal["ddp", "fsdp"] = Field("ddp", description="Over several processes: whole copies (ddp) or split "
+                                             "weights (fsdp)")
+    sync_batchnorm: bool = Field(False, description="Over several processes: batch statistics of all of them")
+    compile: bool = Field(False, description="torch.compile: minutes at the start, graph breaks are reported")
+    checkpoint_activations: bool = Field(False, description="Compute activations again in the backward pass: less "
+                                         "memory")
+    profile: bool = Field(False, description="Measure where the time of a step goes, against the machine's peak: "
+                          "profile.json and the report; the result is the same")
     precision: Literal["auto", "fp32", "bf16", "fp16"] = "auto"
     layout: Literal["auto", "contiguous", "channels_last"] = Field("auto", description="auto: two timed steps decide")
     threads: Auto | Count = Field("auto", description="CPU threads; auto: two timed steps decide")
@@ -139,6 +212,11 @@ class Train(Section):
     checkpoint_steps: Count | None = Field(None, description="Save every so many updates")
     checkpoint_seconds: Positive = Field(300.0, description="and at least so often; and after each epoch")
     deterministic: bool = Field(True, description="Only deterministic kernels, so that a resume gives the same bits")
+
+
+class Evaluate(Section):
+    tta: Literal["none", "flip", "flip_shift"] = Field(
+        "none", description="Answers averaged over the image, its mirror image, and (flip_shift) both moved by a pixel")
 
 
 class Doctor(Section):
@@ -165,9 +243,12 @@ class Recipe(Section):
     model: Model = Model()
     loss: Loss = Loss()
     defend: Defend = Defend()
+    distill: Distill = Distill()
+    regularise: Regularise = Regularise()
     optimizer: Optimizer = Optimizer()
     schedule: Schedule = Schedule()
     train: Train = Train()
+    evaluate: Evaluate = Evaluate()
     doctor: Doctor = Doctor()
     report: Report = Report()
 

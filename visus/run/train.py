@@ -20,7 +20,6 @@ from visus.core.preprocessing import Preprocessing
 from visus.core.record import Finding, RunFolder
 from visus.data import split_file
 from visus.data.samples import Samples
-from visus.optim.ema import EMA
 from visus.run.build import (
     Parts,
     build_loader,
@@ -31,26 +30,42 @@ from visus.run.build import (
     updates_per_epoch,
 )
 from visus.run.bundle import FOLDS
+from visus.run.compiled import CompileReport, check_compile
 from visus.run.defend import Free, Replayed, replays
 from visus.run.display import Display, Stopwatch, TrainingDisplay
+from visus.run.distill import announced, teacher_of
 from visus.run.doctor import check_before
 from visus.run.evaluate import finish_run, validation
 from visus.run.filters import FilterPictures
+from visus.run.first_rates import WHOLE_BATCH, kept_weights
+from visus.run.hint_layers import with_hint_layers
+from visus.run.hints import learn_hints
+from visus.run.job import announce_end, followed, job, led, led_choice, restarted, speaker
 from visus.run.load import Run
 from visus.run.observers import LogWriter, TensorBoardWriter
 from visus.run.prepare import given_recipe, opened, prepare, split_up
+from visus.run.profile import profile_clock, write_profile
+from visus.run.progressive import Resized, progressive_sizes
 from visus.run.recipe import Recipe
+from visus.run.regularise import leave_out_connections, make_averager, make_regulariser
 from visus.run.report import write_report
+from visus.run.schedule import snapshot_epochs
+from visus.run.spread import check_spread, spread
 from visus.run.survey import data_record, drop_known_bad_images, samples_digest
 from visus.run.watch import RunWatch
 from visus.train.checkpoint import CheckpointStore, seed_generators
+from visus.train.engine import alike
+from visus.train.shared_state import process_seed
 from visus.train.stop import StopRequest
 from visus.train.trainer import Observer, Position, Settings, Trainer
 from visus.train.tune import choose_execution
+from visus.train.world import World, here
 
 # What a resume may change: how fast, how often saved, but not one bit of the result.
 HARMLESS = frozenset({"data.workers", "data.cache_bytes", "train.checkpoint_steps", "train.checkpoint_seconds",
+                      "train.strategy", "train.checkpoint_activations", "train.profile",
                       "report.budget_s", "doctor.before", "doctor.watch", "doctor.budget_s", "description"})
+Start = tuple[RunFolder, Recipe, Samples, dict[str, np.ndarray], Preprocessing, torch.device]
 PREFETCHED = 2  # batches that each loader worker keeps ready: PyTorch's default
 
 
@@ -67,28 +82,56 @@ def train(path: str | Path | None = None, *, recipe: Recipe | Mapping[str, Any] 
     Raises UserError for anything that the user can put right; what was on disk before is then untouched.
     """
     recipe = given_recipe(recipe, path, dict(values or {}) | ({} if folds is None else {"data.folds": folds}))
-    if recipe.data.folds is not None and recipe.data.fold is None:
+    begun = restarted(out, command or [], lambda: _latest_folder(str(recipe.data.path)))
+    with job(recipe, lambda: out) as world:
+        if begun is not None:
+            return _resume(begun, {}, progress, False, tensorboard, world)
+        return _train_new(recipe, out, progress, tensorboard, list(command or []), world)
+
+
+def _train_new(recipe: Recipe, out: str | Path | None, progress: bool, tensorboard: bool, command: list[str],
+               world: World) -> Run:
+    if recipe.data.folds is not None and recipe.data.fold is None and world.size == 1:
         from visus.run.folds import train_folds
 
         return train_folds(recipe, out=Path(out) if out is not None else _next_folder(str(recipe.data.path)),
-                           progress=progress, tensorboard=tensorboard, command=list(command or []))
-    display = Display(progress)
-    prepared = prepare(recipe, display)
-    recipe, preprocessing = prepared.recipe, prepared.preprocessing
-    out = Path(out) if out is not None else _next_folder(str(recipe.data.path))
-    folder = RunFolder.create(out, name=out.name, task=recipe.task, model=recipe.model.name,
-                              command=["visus", "train", "--recipe", str(out / "recipe.yaml")],
-                              started_with=list(command or []))
-    folder.lock()
-    try:
-        recipe.save(folder.path / "recipe.yaml")
-        folder.write("preprocessing.json", preprocessing.to_dict())
+                           progress=progress, tensorboard=tensorboard, command=command)
+    display = speaker(world, progress)
+
+    def start() -> Start:
+        check_spread(recipe, world)
+        prepared = prepare(recipe, display)
+        chosen = prepared.recipe
+        check_spread(chosen, world)
+        check_compile(chosen, prepared.device)
+        path = Path(out) if out is not None else _next_folder(str(chosen.data.path))
+        folder = RunFolder.create(path, name=path.name, task=chosen.task, model=chosen.model.name,
+                                  command=["visus", "train", "--recipe", str(path / "recipe.yaml")],
+                                  started_with=command)
+        folder.lock()
+        chosen.save(folder.path / "recipe.yaml")
+        folder.write("preprocessing.json", prepared.preprocessing.to_dict())
         write_text(folder.path / split_file.FILE, split_file.split_text(prepared.samples, prepared.splits))
-        folder.write("data.json", data_record(prepared.samples, prepared.splits, recipe, prepared.problems))
-        return _train(folder, recipe, prepared.samples, prepared.splits, preprocessing, prepared.device, display,
-                      tensorboard, resumed=False)
+        folder.write("data.json", data_record(prepared.samples, prepared.splits, chosen, prepared.problems))
+        return folder, chosen, prepared.samples, prepared.splits, prepared.preprocessing, prepared.device
+
+    begun = led(world, start, lambda path, chosen: _follow(path, chosen, world, display))
+    try:
+        return _train(*begun, display, tensorboard, resumed=False)
     finally:
-        folder.unlock()
+        begun[0].unlock()
+
+
+def _follow(path: str, recipe: Recipe, world: World, display: Display) -> Start:
+    """What the first process begins with, in another one: the same images by the same paths."""
+    folder = followed(path, world)
+    samples = drop_known_bad_images(opened(recipe, display), folder)
+    splits = split_up(samples, recipe, display)
+    if folder.read("data.json", {}).get("digest") != samples_digest(samples, splits):
+        raise RunError("finds other images than the first process", where=recipe.data.path,
+                       remedy="Every machine needs the same images under the same path")
+    preprocessing = Preprocessing.from_dict(read_json(folder.path / "preprocessing.json", error=RunError))
+    return folder, recipe, samples, splits, preprocessing, pick_device(recipe.device)
 
 
 def resume(run: str | os.PathLike[str], *, values: Mapping[str, Any] | None = None, progress: bool = True,
@@ -103,25 +146,38 @@ def resume(run: str | os.PathLike[str], *, values: Mapping[str, Any] | None = No
         raise RunError("goes on with the run's own recipe", where=f"--resume with {name}={values[name]!r}",
                        remedy="Only these may change: " + ", ".join(sorted(HARMLESS)))
     folder = RunFolder.open(os.fspath(run))
+    recipe = Recipe.load(folder.path / "recipe.yaml") if (folder.path / "recipe.yaml").exists() else Recipe()
+    with job(recipe, lambda: folder.path) as world:
+        return _resume(folder.path, values, progress, changed_data_is_fine, tensorboard, world)
+
+
+def _resume(run: Path, values: Mapping[str, Any], progress: bool, changed_data_is_fine: bool, tensorboard: bool,
+            world: World) -> Run:
+    folder = RunFolder.open(run)
+    if folder.about.get("kind") == FOLDS and world.size > 1:
+        raise RunError("is a cross-validation, whose models are each trained by one process", where=run,
+                       remedy="Resume it without torchrun")
     if folder.about.get("kind") == FOLDS:
         from visus.run.folds import resume_folds
 
         return resume_folds(folder, values=values, progress=progress, changed_data_is_fine=changed_data_is_fine,
                             tensorboard=tensorboard)
-    display = Display(progress)
-    folder.lock()
-    try:
-        if folder.about.get("status") == "finished" and not (folder.path / "report.html").exists():
+    display = speaker(world, progress)
+    if folder.about.get("status") == "finished" and not (folder.path / "report.html").exists():
+        if world.leads:
             display.result(f"report   {write_report(folder)}")  # it was stopped between the two
-            return Run(folder)
+        return Run(folder)
+
+    def start() -> Start:
+        folder.lock()
         folder.refuse_resume()
         recipe = Recipe.load(folder.path / "recipe.yaml")
         _refuse_changes(folder, recipe, changed_data_is_fine)
         recipe = recipe.with_values(values)
+        check_spread(recipe, world)
         samples = opened(recipe, display)
         samples = drop_known_bad_images(samples, folder)
         splits = split_up(samples, recipe, display)
-        device = pick_device(recipe.device)
         preprocessing = Preprocessing.from_dict(read_json(folder.path / "preprocessing.json", error=RunError))
         before, now = folder.read("data.json", {}).get("digest"), samples_digest(samples, splits)
         if before != now and not changed_data_is_fine:
@@ -130,7 +186,11 @@ def resume(run: str | os.PathLike[str], *, values: Mapping[str, Any] | None = No
         if before != now:
             folder.find(Finding("resume", "warning", "The images changed before a resume",
                                 f"{before} became {now}", "The result is not that of an uninterrupted run"))
-        return _train(folder, recipe, samples, splits, preprocessing, device, display, tensorboard, resumed=True)
+        return folder, recipe, samples, splits, preprocessing, pick_device(recipe.device)
+
+    try:
+        begun = led(world, start, lambda path, recipe: _follow(path, recipe, world, display))
+        return _train(*begun, display, tensorboard, resumed=True)
     finally:
         folder.unlock()
 
@@ -145,75 +205,107 @@ def _train(folder: RunFolder, recipe: Recipe, samples: Samples, splits: dict[str
     torch.utils.deterministic.fill_uninitialized_memory = False  # type: ignore[attr-defined]  # a debugging aid
     before = folder.about.get("seconds", 0.0)
     stop = StopRequest()
-    try:
-        with stop:
-            recipe, parts = _build(folder, recipe, samples, splits, preprocessing, device, display)
+    with stop:  # also while the end is written down: torchrun asks the others of a job that failed to stop
+        try:
+            recipe, parts = _build(folder, recipe, samples, splits, preprocessing, device, display, stop)
             store = CheckpointStore(folder.path / "checkpoints")
-            if not resumed and recipe.doctor.before and recipe.doctor.budget_s > 0:
+            world = here()
+            if not resumed and recipe.doctor.before and recipe.doctor.budget_s > 0 and world.leads:
                 check_before(folder, recipe, parts, samples, splits, preprocessing, device, display, stop)
             display.say("run", f"{folder.path}  (stop with Ctrl-C; go on with: visus train --resume {folder.path})")
             position = _run_trainer(folder, recipe, parts, store, device, display, stop, tensorboard, resumed)
             seconds = before + watch.seconds
             finish_run(folder, recipe, samples, splits, preprocessing, parts.task, store, position, device, display,
                        seconds, stop)
-    except UserError as error:
-        status = {Interrupted: "interrupted", TrainingDiverged: "diverged"}.get(type(error), "failed")
-        _leave(folder, status, before + watch.seconds)
-        raise
-    except (RuntimeError, MemoryError) as error:
-        _leave(folder, "failed", before + watch.seconds)
-        if not _is_out_of_memory(error):
+            world.barrier()
+        except UserError as error:
+            status = {Interrupted: "interrupted", TrainingDiverged: "diverged"}.get(type(error), "failed")
+            _leave(folder, status, before + watch.seconds, error)
             raise
-        raise ResourceError(f"out of memory with batches of {recipe.train.batch_size} images of "
-                            f"{preprocessing.size[0]} x {preprocessing.size[1]} px", where=folder.path,
-                            remedy="Use a smaller --batch-size, with --set train.accumulate=2 for the same updates, or "
-                            "a smaller --image-size") from error
-    finally:
-        torch.set_num_threads(threads_before)
-        torch.use_deterministic_algorithms(deterministic_before)
+        except (RuntimeError, MemoryError) as error:
+            _leave(folder, "failed", before + watch.seconds, error)
+            if not _is_out_of_memory(error):
+                raise
+            raise ResourceError(f"out of memory with batches of {recipe.train.batch_size} images of "
+                                f"{preprocessing.size[0]} x {preprocessing.size[1]} px", where=folder.path,
+                                remedy="Use a smaller --batch-size, with --set train.accumulate=2 for the same "
+                                "updates, or a smaller --image-size") from error
+        finally:
+            torch.set_num_threads(threads_before)
+            torch.use_deterministic_algorithms(deterministic_before)
     return Run(folder)
 
 
-def _leave(folder: RunFolder, status: str, seconds: float) -> None:
+def train_trial(folder: RunFolder, recipe: Recipe, samples: Samples, splits: dict[str, np.ndarray],
+                preprocessing: Preprocessing, device: torch.device, stop: StopRequest,
+                observers: Sequence[Observer]) -> tuple[Recipe, Position]:
+    """The training of `train` without what follows it: a trial of a search is judged on val, and test is not touched.
+    recipe: without `auto` but for the layout and the threads. Returns it with those, too."""
+    recipe, parts = _build(folder, recipe, samples, splits, preprocessing, device, Display(show=False), stop)
+    store = CheckpointStore(folder.path / "checkpoints")
+    return recipe, _run_trainer(folder, recipe, parts, store, device, Display(show=False), stop, False, False,
+                                observers)
+
+
+def _leave(folder: RunFolder, status: str, seconds: float, error: Exception) -> None:
     """Say in the run how it ended and draw what there is; a full disk must not hide the first error."""
+    lost = announce_end(error)
     try:
         folder.update(status=status, seconds=round(seconds, 1))
-        write_report(folder)
+        if here().leads and not lost:
+            write_report(folder)
     except UserError:
         pass
 
 
 def _build(folder: RunFolder, recipe: Recipe, samples: Samples, splits: dict[str, np.ndarray],
-           preprocessing: Preprocessing, device: torch.device, display: Display) -> tuple[Recipe, Parts]:
+           preprocessing: Preprocessing, device: torch.device, display: Display,
+           stop: StopRequest) -> tuple[Recipe, Parts]:
     counts = samples.class_counts(splits["train"])
-    task = build_task(recipe, preprocessing, counts)
+    teacher = teacher_of(folder, recipe, preprocessing)
+    task = build_task(recipe, preprocessing, counts, teacher)
     cache = folder.path / "cache"
     recipe = _fit_shared_memory(recipe, preprocessing, display)
     train = build_loader(recipe, samples, splits["train"], preprocessing, training=True, device=device, cache=cache)
-    val = build_loader(recipe, samples, splits["val"], preprocessing, training=False, device=device, cache=cache)
+    val = build_loader(recipe, samples, splits["val"], preprocessing, training=False, device=device, cache=cache,
+                       shared=True)
     for note in train.cache_notes():
         display.say("cache", note)
-    model = build_model(recipe, preprocessing, len(samples.classes)).to(device)
+    world = here()
+    model = build_model(recipe, preprocessing, len(samples.classes), first=train).to(device)
+    alike(model, world)
+    leave_out_connections(recipe, model, display)
     if recipe.train.layout == "auto" or recipe.train.threads == "auto":
         batch = next(iter(train.epoch(0)))
-        chosen = choose_execution(model, task.loss, batch, lambda m: make_optimizer(recipe, m), device=device,
-                                  layout=recipe.train.layout, threads=recipe.train.threads)
+        chosen = led_choice(world, lambda: choose_execution(
+            model, task.loss, batch, lambda m: make_optimizer(recipe, m), device=device, layout=recipe.train.layout,
+            threads=recipe.train.threads))
         recipe = recipe.with_values({"train.layout": "channels_last" if chosen.channels_last else "contiguous",
                                      "train.threads": chosen.threads})
         timed = "; ".join(f"{name}: {1000 * s:.0f} ms" for name, s in chosen.seconds.items())
         display.say("machine", f"{device.type}, {recipe.train.precision}, {recipe.train.layout}, "
                     f"{chosen.threads} threads ({timed or 'as set'})")
-        task = build_task(recipe, preprocessing, counts)  # what a defence remembers of the timed steps is no part of it
-    recipe.save(folder.path / "recipe.yaml")  # with what was chosen here: a resume must compute in the same way
+        # anew: what a defence remembers of the timed steps is no part of it
+        task = build_task(recipe, preprocessing, counts, teacher)
+    recipe = with_hint_layers(recipe, model, teacher, preprocessing)
+    if world.leads:
+        recipe.save(folder.path / "recipe.yaml")  # with what was chosen here: a resume must compute in the same way
     torch.set_num_threads(int(recipe.train.threads))
     if recipe.train.layout == "channels_last":
         model = model.to(memory_format=torch.channels_last)
-    ema = EMA(model, decay=recipe.train.ema) if recipe.train.ema is not None else None
+    learn_hints(folder, recipe, model, teacher, preprocessing, train, val, device, display, stop)
+    train = announced(train, task)
+    steps = replays(recipe) * updates_per_epoch(train, recipe.train.accumulate)
+    ema = make_averager(recipe, model, train, steps, task, device, display)
     optimizer = make_optimizer(recipe, model)
-    schedule = make_schedule(recipe, optimizer, replays(recipe) * updates_per_epoch(train, recipe.train.accumulate))
+    ema = ema or kept_weights(optimizer, display)
+    schedule = make_schedule(recipe, optimizer, steps)
     folder.update(recipe=recipe.model_dump(mode="json"))
     folder.write("environment.json", environment() | {"device": str(device), "precision": recipe.train.precision,
                                                       "layout": recipe.train.layout, "jpeg": jpeg_decoder()})
+    sizes = progressive_sizes(recipe, preprocessing)
+    if sizes:
+        train = Resized(train, sizes, recipe.train.epochs)
     if replays(recipe) > 1:
         train = Replayed(train, replays(recipe))
     return recipe, Parts(model, task, train, val, optimizer, schedule, ema)
@@ -235,23 +327,33 @@ def _fit_shared_memory(recipe: Recipe, preprocessing: Preprocessing, display: Di
 
 
 def _run_trainer(folder: RunFolder, recipe: Recipe, parts: Parts, store: CheckpointStore, device: torch.device,
-                 display: Display, stop: StopRequest, tensorboard: bool, resumed: bool) -> Position:
-    settings = recipe.train
+                 display: Display, stop: StopRequest, tensorboard: bool, resumed: bool,
+                 more: Sequence[Observer] = ()) -> Position:
+    settings, world = recipe.train, here()
+    engine = spread(recipe, parts, world, device, display)
     steps = updates_per_epoch(parts.train, settings.accumulate)
     shown = TrainingDisplay(display, settings.epochs, steps, parts.task.headline)
-    observers: list[Observer] = [LogWriter(folder), shown]
-    if tensorboard:
+    observers: list[Observer] = [LogWriter(folder), shown, *more]
+    if tensorboard and world.leads:
         observers.append(TensorBoardWriter(folder.path / "tensorboard"))
 
     def find(finding: Finding) -> None:
         folder.find(finding)
         display.finding(finding)
 
-    # replayed batches are the same on purpose
-    watch = RunWatch(folder, find, skip=("same-batch",) if replays(recipe) > 1 else ()) if recipe.doctor.watch else None
+    if settings.compile:
+        observers.append(CompileReport(parts.model, display.say, find))
+    watched = recipe.doctor.watch and world.leads and not engine.sharded and not settings.compile
+    # replayed batches are the same on purpose; one process of several sees its own loss and the gradient of all
+    skip = ["same-batch"] * (replays(recipe) > 1) + ["gradient-noise"] * (world.size > 1)
+    skip += ["same-batch", "update-ratio"] * (recipe.optimizer.name in WHOLE_BATCH)  # solvers: all images, long steps
+    watch = RunWatch(folder, find, skip=skip) if watched else None
+    if recipe.doctor.watch and world.leads and not watched:
+        display.say("doctor", "does not watch a model that is compiled, or whose weights are split")
     if watch is not None:
         observers += [watch, FilterPictures(folder.path, parts.model, settings.epochs)]
-    seed_generators(settings.seed)
+    seed_generators(process_seed(settings.seed, world))
+    clock = profile_clock(recipe, device, world.leads)
     trainer = Trainer(
         parts.model, parts.task, parts.train, parts.optimizer, parts.schedule,
         Settings(epochs=settings.epochs, accumulate=settings.accumulate, clip_norm=settings.clip_norm,
@@ -259,11 +361,12 @@ def _run_trainer(folder: RunFolder, recipe: Recipe, parts: Parts, store: Checkpo
                  precision=settings.precision, channels_last=settings.layout == "channels_last",
                  patience=settings.patience, checkpoint_steps=settings.checkpoint_steps,
                  checkpoint_seconds=settings.checkpoint_seconds,
-                 log_steps=max(1, settings.epochs * steps // 1000)),
-        device=device, store=store, ema=parts.ema, observers=observers, stop=stop, find=find, watch=watch,
+                 log_steps=max(1, settings.epochs * steps // 1000), snapshots=snapshot_epochs(recipe)),
+        device=device, store=store, ema=parts.ema, regulariser=make_regulariser(recipe), observers=observers,
+        stop=stop, find=find, watch=watch, engine=engine, clock=clock,
         remembers=parts.task.defence if isinstance(parts.task.defence, Free) else None,
         validate=validation(parts, device, settings, stop))
-    begun = any(event["event"] == "step" for event in folder.events())
+    begun = world.share(any(event["event"] == "step" for event in folder.events()))
     if resumed and not begun and not store.steps():
         display.say("resume", "no step was taken yet: from the beginning")
     elif resumed:
@@ -272,6 +375,11 @@ def _run_trainer(folder: RunFolder, recipe: Recipe, parts: Parts, store: Checkpo
             find(Finding("checkpoint", "warning", "A damaged checkpoint was passed over", problem,
                          f"Going on from the one of step {step}", step=step))
         trainer.load_state(state)
+        wrote = len(state["rng"]) if isinstance(state["rng"], list) else 1
+        if wrote != world.size:
+            find(Finding("resume", "note", "The run goes on in another number of processes",
+                         f"{wrote} became {world.size}",
+                         "The curve is the same up to rounding; random numbers inside the model begin anew", step=step))
         folder.rewind(step, trainer.position.epoch)
         folder.log("resume", step=step, epoch=trainer.position.epoch)
         display.say("resume", f"from step {step}, epoch {trainer.position.epoch + 1} of {settings.epochs}")
@@ -279,7 +387,9 @@ def _run_trainer(folder: RunFolder, recipe: Recipe, parts: Parts, store: Checkpo
     with shown, watch or nullcontext():
         if watch is not None:
             watch.begin(parts.model, parts.optimizer, trainer.scaler, trainer.position.step)
-        return trainer.run()
+        position = trainer.run()
+    write_profile(clock, folder, recipe, parts, device, display, world.size)
+    return position
 
 
 def _is_out_of_memory(error: Exception) -> bool:
@@ -322,9 +432,19 @@ def flat(values: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
 
 def _next_folder(path: str) -> Path:
     """runs/NAME-N with the first N that is free."""
-    name = printable(Path(path).stem or "run").replace(" ", "_")[:60]
-    name = "".join(c if c.isalnum() or c in "._-" else "_" for c in name).strip(".") or "run"
     number = 1
-    while (Path("runs") / f"{name}-{number}").exists():
+    while (folder := Path("runs") / f"{_folder_name(path)}-{number}").exists():
         number += 1
-    return Path("runs") / f"{name}-{number}"
+    return folder
+
+
+def _latest_folder(path: str) -> Path | None:
+    """runs/NAME-N with the last N that is taken."""
+    free = _next_folder(path)
+    number = int(free.name.rpartition("-")[2])
+    return free.with_name(f"{_folder_name(path)}-{number - 1}") if number > 1 else None
+
+
+def _folder_name(path: str) -> str:
+    name = printable(Path(path).stem or "run").replace(" ", "_")[:60]
+    return "".join(c if c.isalnum() or c in "._-" else "_" for c in name).strip(".") or "run"

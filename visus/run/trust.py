@@ -115,14 +115,14 @@ def renew(run: str | os.PathLike[str], budget_s: float, *, device: str = "auto",
     """Make the sections of a finished run anew with another budget, and draw its page. Raises RunError for a run that
     has no model yet or whose images have changed."""
     from visus.report.contents import read_contents
-    from visus.run.bundle import load_model, one_training
+    from visus.run.bundle import load_model, one_model
     from visus.run.evaluate import own_splits
     from visus.run.recipe import Recipe
     from visus.run.report import write_report
 
     if not 0 < budget_s < float("inf"):
         raise UserError("must be above 0 seconds", where=f"budget={budget_s!r}", remedy="60 is plenty for a small net")
-    folder = one_training(RunFolder.open(os.fspath(run)))
+    folder = one_model(RunFolder.open(os.fspath(run)))
     trained = load_model(folder.path)
     samples, splits = own_splits(folder, Recipe.load(folder.path / "recipe.yaml"))
     subject = Subject(folder, trained, samples, splits, read_contents(folder).evaluations.get("test"),
