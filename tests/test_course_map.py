@@ -33,7 +33,7 @@ def test_a_row_resolves(row: str):
     assert hasattr(importlib.import_module(module), name.split(".")[0]) if name else importlib.import_module(module)
     file, _, function = entry["test"].partition("::")
     assert function in test_functions(ROOT / file), f"{entry['test']} does not exist"
-    assert entry["run"].startswith(("visus ", "python ")) or "visus." in entry["run"]
+    assert entry["run"].startswith(("visus ", "python ", "torchrun ")) or "visus." in entry["run"]
 
 
 def test_the_page_is_fresh():

@@ -16,7 +16,7 @@ from visus.cli.main import main
 
 ROOT = Path(__file__).resolve().parent.parent
 GUIDE = ["train", "doctor", "check-grad", "evaluate", "predict", "models", "data", "recipes", "explain", "attack",
-         "calibrate", "report"]
+         "calibrate", "report", "engine", "optimizers", "transfer", "ensemble", "tune"]
 # train first: the others use its run
 PAGES = [ROOT / "README.md"] + [ROOT / f"docs/guide/{name}.md" for name in GUIDE]
 
