@@ -38,12 +38,12 @@ def clip_gradients(parameters: Iterable[Tensor], max_norm: float | None = None,
         return norm
     scale = (max_norm / (norm + NORM_EPSILON)).clamp_max(1.0)
     if device.type == "cpu":
-        shrinks = bool(torch.isfinite(norm) and scale < 1)
+        shrinks, divisor = bool(torch.isfinite(norm) and scale < 1), 1 / scale
         if kinds == {torch.float32} and optimizer is not None and "_step_supports_amp_scaling" in optimizer.__dict__ \
                 and type(gradients[0]) is Tensor:
-            optimizer.grad_scale = 1 / scale if shrinks else None  # type: ignore[attr-defined]  # it divides by that
+            optimizer.grad_scale = divisor if shrinks else None  # type: ignore[attr-defined]
         elif shrinks:
-            torch._foreach_mul_(gradients, float(scale))
+            torch._foreach_div_(gradients, float(divisor))  # as the kernels divide: the same bits either way
     else:
         scale = torch.where(torch.isfinite(norm), scale, 1.0)  # no wait for the device
         for gradient in gradients:
