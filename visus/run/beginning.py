@@ -52,7 +52,7 @@ def begin(model: nn.Module, recipe: Recipe, preprocessing: Preprocessing, first:
         _refuse_single_places(model, preprocessing)
     how = recipe.model.init
     if how == "auto":
-        return _whitened(model, preprocessing, first) if recipe.model.weights is None and first is not None else []
+        return _whitened(model, preprocessing, first) if recipe.model.weights is None else []
     if recipe.model.weights is not None:
         return [f"the weights are loaded: model.init={how} draws none"]
     images = None
@@ -75,15 +75,16 @@ def _refuse_single_places(model: nn.Module, preprocessing: Preprocessing) -> Non
                           remedy="Set a larger data.image_size, or model.norm=group") from None
 
 
-def _whitened(model: nn.Module, preprocessing: Preprocessing, first: BatchSource) -> list[str]:
+def _whitened(model: nn.Module, preprocessing: Preprocessing, first: BatchSource | None) -> list[str]:
     """A model with a method `whiten` has its first filters from the training images."""
     whiten = getattr(model, "whiten", None)
     if whiten is None:
         return []
     batches: list[Tensor] = []
-    for batch in first.epoch(0):
+    for batch in first.epoch(0) if first is not None else ():
         batches.append(preprocessing.normalise(batch.images))
         if sum(map(len, batches)) >= WHITENED_IMAGES:
             break
-    whiten(torch.cat(batches))
-    return [f"the first filters whiten the patches of {sum(map(len, batches)):,} training images"]
+    if batches:
+        whiten(torch.cat(batches))
+    return [f"the first filters whiten the patches of training images, of at most {WHITENED_IMAGES:,} and a batch"]
