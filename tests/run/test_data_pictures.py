@@ -117,7 +117,7 @@ def test_the_page_needs_nothing_else_and_escapes_every_name(folder, tmp_path):
 
 def test_captions_and_marks_are_on_the_page(monkeypatch, tmp_path):
     samples = marked_samples()
-    monkeypatch.setattr("visus.run.inspect_data.open_samples", lambda path, format: samples)
+    monkeypatch.setattr("visus.run.inspect_data.open_samples", lambda path, format, progress=None: samples)
     facts = show_data("marked", page=tmp_path / "p.html", out=tmp_path / "p.png")
     text = (tmp_path / "p.html").read_text()
     assert facts.captions == 1 and "a disc &amp; a &lt;b&gt;person" in text and "What is marked" in text

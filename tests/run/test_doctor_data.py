@@ -142,7 +142,7 @@ def test_marked_sets_are_checked_and_the_page_shows_the_objects(tmp_path, monkey
     objects = replace(samples.objects, boxes=boxes, outlines=None)
     stated = np.tile(np.array([[SIDE, SIDE]]), (24, 1))
     sick = replace(samples, objects=objects, stated_sizes=stated, images=blobs(24, side=SIDE))
-    monkeypatch.setattr("visus.run.doctor_data.open_samples", lambda path, format: sick)
+    monkeypatch.setattr("visus.run.doctor_data.open_samples", lambda path, format, progress=None: sick)
     diagnosis = doctor_data("marked", out=tmp_path / "page.html")
     found = {f.check: f for f in diagnosis.findings}
     assert {"boxes-outside", "tiny-boxes", "unmarked-images"} <= set(found) and not diagnosis.left_out
@@ -152,7 +152,7 @@ def test_marked_sets_are_checked_and_the_page_shows_the_objects(tmp_path, monkey
     assert text.count("data:image/png;base64,") == 3
     healthy = replace(samples, images=blobs(24, side=SIDE), stated_sizes=stated,
                       split=np.array(["train"] * 18 + ["val"] * 6))
-    monkeypatch.setattr("visus.run.doctor_data.open_samples", lambda path, format: healthy)
+    monkeypatch.setattr("visus.run.doctor_data.open_samples", lambda path, format, progress=None: healthy)
     assert {f.check for f in doctor_data("marked").findings} == {"unmarked-images"}
 
 
@@ -170,7 +170,7 @@ def test_sets_of_label_maps_are_checked_without_asking_which_classes_an_image_sh
                      table={0: 0, 1: 1, 255: -1})
     samples = Samples(format="masks", classes=("road", "sky"), targets=np.zeros((12, 2), np.float32), label_maps=maps,
                       paths=tuple(f"images/{k}.png" for k in range(12)), root=str(tmp_path / "data"))
-    monkeypatch.setattr("visus.run.doctor_data.open_samples", lambda path, format: samples)
+    monkeypatch.setattr("visus.run.doctor_data.open_samples", lambda path, format, progress=None: samples)
     diagnosis = doctor_data(tmp_path / "data", out=tmp_path / "page.html")
     assert [(f.check, f.severity) for f in diagnosis.findings] == [("label-map-values", "error"),
                                                                    ("label-map-values", "warning")]

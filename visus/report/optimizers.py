@@ -139,7 +139,7 @@ def render_tests(record: dict[str, Any], command: Sequence[str] = ()) -> str:
     total = len(tests)
     return template("optimizers.html").render(
         policy=policy(style, ""), style=Markup(style), version=__version__, kind="tests", near="",
-        title=f"{len(found)} optimizers in {total} unit tests",
+        title=f"{len(found)} optimizer{'s' * (len(found) != 1)} in {total} unit tests",
         sentence="One difficulty each: a shape, a noise, a turn, a drift (Schaul, Antonoglou and Silver 2014). Passing "
                  "them does not make an optimizer good; failing one shows what it cannot do.",
         surfaces=[], summary=None, command=shell_command(command), tests={
