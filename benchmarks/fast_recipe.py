@@ -22,6 +22,7 @@ import statistics
 import subprocess
 import sys
 import tempfile
+import time
 from pathlib import Path
 from typing import Any
 
@@ -86,14 +87,14 @@ def write(out: Path, runs: dict[str, list[dict[str, float]]], plain_epochs: int)
 def train(data: Path, out: Path, seed: int, words: list[str]) -> dict[str, float]:
     common = [f"--set={name}={str(value).lower() if isinstance(value, bool) else value}"
               for name, value in COMMON.items()]
-    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
     subprocess.run([sys.executable, "-m", "visus", "train", str(data), "--out", str(out), "--quiet",
                     f"--seed={seed}", *common, *words], check=True, env=os.environ | {"OMP_NUM_THREADS": "1"},
                    cwd=Path(__file__).resolve().parents[1])
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
     metrics = json.loads((out / "metrics.json").read_text())
     accuracy = metrics["splits"]["test"]["metrics"]["accuracy"]["value"]
-    return {"seed": seed, "accuracy": accuracy,
+    return {"seed": seed, "accuracy": accuracy, "minutes": round((time.perf_counter() - start) / 60, 2),
             "cpu_s": round(after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime, 1)}
 
 
