@@ -176,4 +176,4 @@ def verdict_map(found: Sequence[dict[str, Any]], tests: Sequence[dict[str, Any]]
             y += CELL_H
         y += 5
     return tag("svg", *parts, class_="visus-chart tests", xmlns="http://www.w3.org/2000/svg", role="img",
-               viewBox=f"0 0 {width} {round(y)}")
+               viewBox=f"0 0 {width} {round(y)}", style=f"max-width: {round(1.4 * width)}px")
