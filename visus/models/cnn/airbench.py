@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from visus import models
+from visus.core.errors import UserError
 from visus.core.validate import positive, require
 
 RUNNING = 0.4    # share of a batch in the running statistics
@@ -40,12 +41,11 @@ class AirbenchConfig:
                 "be whole numbers above 0")
 
 
-class BiasNorm(nn.BatchNorm2d):
-    """Batch norm with a shift and a scale that stays 1."""
-
-    def __init__(self, dim: int):
-        super().__init__(dim, eps=EPSILON, momentum=RUNNING)
-        self.weight.requires_grad_(False)
+def bias_norm(dim: int) -> nn.BatchNorm2d:
+    """Batch norm with a shift that learns and a scale that stays 1."""
+    norm = nn.BatchNorm2d(dim, eps=EPSILON, momentum=RUNNING)
+    norm.weight.requires_grad_(False)
+    return norm
 
 
 class Block(nn.Module):
@@ -55,9 +55,9 @@ class Block(nn.Module):
         super().__init__()
         self.conv1 = nn.Conv2d(in_dim, dim, 3, padding=1, bias=False)
         self.pool = nn.MaxPool2d(2)
-        self.norm1 = BiasNorm(dim)
+        self.norm1 = bias_norm(dim)
         self.conv2 = nn.Conv2d(dim, dim, 3, padding=1, bias=False)
-        self.norm2 = BiasNorm(dim)
+        self.norm2 = bias_norm(dim)
         self.act = nn.GELU()
         for conv in (self.conv1, self.conv2):
             nn.init.dirac_(conv.weight[:conv.in_channels].detach())
@@ -95,7 +95,12 @@ class Airbench(nn.Module):
         self.stem.weight.copy_(torch.cat((filters, -filters)))
 
     def features(self, images: Tensor) -> list[Tensor]:
-        """-> maps after each block: [B, dims[0], H / 2, W / 2], [B, dims[1], H / 4, W / 4], ..., sides rounded down."""
+        """-> maps after each block: [B, dims[0], H / 2, W / 2], [B, dims[1], H / 4, W / 4], ..., sides rounded down.
+        Raises UserError for images of which the last block would leave nothing."""
+        least = 2 ** len(self.blocks) + self.config.patch - 1
+        if min(images.shape[-2:]) < least:
+            raise UserError(f"the sides must be at least {least} pixels", where=tuple(images.shape[-2:]),
+                            remedy="Use larger images")
         maps, found = self.act(self.stem(images)), []
         for block in self.blocks:
             maps = block(maps)
