@@ -91,6 +91,27 @@ def nesterov_lookahead(w: np.ndarray, velocity: np.ndarray, gradient: Callable[[
 
 
 @dataclass
+class AveragedSGD:
+    """w = w - r dw with r = lr / (1 + rate_decay lr t)^power; state["average"] is the plain mean of the weights from
+    step `begin` on, and is what one uses. (Polyak and Juditsky 1992; Bottou 2012, section 5.3.)"""
+
+    lr: float
+    rate_decay: float = 0.0
+    power: float = 0.75
+    begin: int = 100
+
+    def start(self, w: np.ndarray) -> State:
+        return {"average": w.copy(), "steps": 0, "kept": 0}
+
+    def step(self, w: np.ndarray, dw: np.ndarray, state: State) -> np.ndarray:
+        w = w - self.lr * (1 + self.rate_decay * self.lr * state["steps"]) ** -self.power * dw
+        state["steps"] += 1
+        state["kept"] = max(1, state["steps"] - self.begin)
+        state["average"] = state["average"] + (w - state["average"]) / state["kept"]
+        return w
+
+
+@dataclass
 class AdaGrad:
     """w - lr dw / (sqrt(sum of all dw^2) + eps): steep directions take smaller steps, for ever smaller."""
 
@@ -138,7 +159,7 @@ class Adam:
         return {"mean": np.zeros_like(w), "squares": np.zeros_like(w), "steps": 0}
 
     def step(self, w: np.ndarray, dw: np.ndarray, state: State) -> np.ndarray:
-        return w - self.lr * _adam_direction(self, dw + self.weight_decay * w, state)
+        return w - self.lr * adam_direction(self, dw + self.weight_decay * w, state)
 
 
 @dataclass
@@ -155,10 +176,19 @@ class AdamW:
         return {"mean": np.zeros_like(w), "squares": np.zeros_like(w), "steps": 0}
 
     def step(self, w: np.ndarray, dw: np.ndarray, state: State) -> np.ndarray:
-        return (1 - self.lr * self.weight_decay) * w - self.lr * _adam_direction(self, dw, state)
+        return (1 - self.lr * self.weight_decay) * w - self.lr * adam_direction(self, dw, state)
 
 
-def _adam_direction(rule: Adam | AdamW, dw: np.ndarray, state: State) -> np.ndarray:
+class AdamNumbers(Protocol):
+    """What Adam's direction is made with."""
+
+    beta1: float
+    beta2: float
+    eps: float
+
+
+def adam_direction(rule: AdamNumbers, dw: np.ndarray, state: State) -> np.ndarray:
+    """m / (sqrt s + eps), both corrected for their start at 0; `state` takes this gradient in."""
     state["steps"] += 1
     state["mean"] = rule.beta1 * state["mean"] + (1 - rule.beta1) * dw
     state["squares"] = rule.beta2 * state["squares"] + (1 - rule.beta2) * dw ** 2

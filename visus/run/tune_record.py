@@ -22,7 +22,6 @@ if TYPE_CHECKING:
 
 FILE, TABLE, BEST_RECIPE, PAGE, BEST_RUN = "study.json", "trials.csv", "recipe.yaml", "report.html", "best"
 FEWEST_FOR_IMPORTANCE = 8
-ENDED = ("complete", "pruned", "diverged", "failed", "killed", "stopped")
 
 
 def stage_names(storage: Storage, name: str) -> list[str]:

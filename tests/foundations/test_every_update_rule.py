@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 import torch
 
-from visus.foundations import more_update_rules as M
+from visus.foundations import adaptive_rules as A
+from visus.foundations import layer_rules as L
 from visus.foundations import update_rules as U
 from visus.optim.build import OPTIMIZERS, build_optimizer
 
@@ -19,18 +20,18 @@ PAIRS = {
     "rmsprop": (U.RMSProp(0.01), "rmsprop", {"momentum": 0.0}, 25),
     "adam": (U.Adam(0.01, weight_decay=0.1), "adam", {"weight_decay": 0.1}, 25),
     "adamw": (U.AdamW(0.01, weight_decay=0.1), "adamw", {"weight_decay": 0.1}, 25),
-    "rprop": (M.Rprop(0.01), "rprop", {}, 40),
-    "adadelta": (M.AdaDelta(1.0), "adadelta", {}, 25),
-    "adamax": (M.Adamax(0.01), "adamax", {}, 25),
-    "nadam": (M.NAdam(0.01), "nadam", {}, 25),
-    "radam": (M.RAdam(0.01), "radam", {}, 25),
-    "lars": (M.LARS(0.5, weight_decay=0.01), "lars", {"weight_decay": 0.01}, 25),
-    "lars_plain": (M.LARS(0.05), "lars", {}, 25),
-    "lamb": (M.LAMB(0.01, weight_decay=0.1), "lamb", {"weight_decay": 0.1}, 25),
-    "lamb_plain": (M.LAMB(0.01), "lamb", {}, 25),
-    "lion": (M.Lion(0.01, weight_decay=0.1), "lion", {"betas": (0.9, 0.99), "weight_decay": 0.1}, 25),
-    "muon": (M.Muon(0.02, weight_decay=0.1), "muon", {"nesterov": True, "weight_decay": 0.1}, 25),
-    "asgd": (M.AveragedSGD(0.05), "asgd", {}, 130),
+    "rprop": (A.Rprop(0.01), "rprop", {}, 40),
+    "adadelta": (A.AdaDelta(1.0), "adadelta", {}, 25),
+    "adamax": (A.Adamax(0.01), "adamax", {}, 25),
+    "nadam": (A.NAdam(0.01), "nadam", {}, 25),
+    "radam": (A.RAdam(0.01), "radam", {}, 25),
+    "lars": (L.LARS(0.5, weight_decay=0.01), "lars", {"weight_decay": 0.01}, 25),
+    "lars_plain": (L.LARS(0.05), "lars", {}, 25),
+    "lamb": (L.LAMB(0.01, weight_decay=0.1), "lamb", {"weight_decay": 0.1}, 25),
+    "lamb_plain": (L.LAMB(0.01), "lamb", {}, 25),
+    "lion": (A.Lion(0.01, weight_decay=0.1), "lion", {"betas": (0.9, 0.99), "weight_decay": 0.1}, 25),
+    "muon": (L.Muon(0.02, weight_decay=0.1), "muon", {"nesterov": True, "weight_decay": 0.1}, 25),
+    "asgd": (U.AveragedSGD(0.05), "asgd", {}, 130),
 }
 WITHOUT = {"muon_sgd", "muon_unit", "lbfgs", "sfo", "newton", "diagonal_lm", "random_search",
            "local_search"}  # more than dw
@@ -92,9 +93,9 @@ def test_sutskevers_nesterov_stands_behind_bengios_by_one_look_ahead():
 
 def test_radam_begins_with_momentum_and_rprops_step_sizes_stay_in_bounds():
     w = np.array([1.0, -2.0])
-    first = M.RAdam(0.1)
+    first = A.RAdam(0.1)
     assert np.allclose(first.step(w, np.array([3.0, 0.5]), first.start(w)), w - 0.1 * np.array([3.0, 0.5]))
-    rule = M.Rprop(1.0)
+    rule = A.Rprop(1.0)
     state = rule.start(w)
     for _ in range(60):
         rule.step(w, np.ones(2), state)

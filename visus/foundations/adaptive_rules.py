@@ -1,8 +1,8 @@
-"""Further update rules by hand, as in `visus.foundations.update_rules`: adaptive, layer-wise, by sign, by matrix.
+"""Further update rules by hand with a step size of its own for each number, as in `visus.foundations.update_rules`.
 
-Each is written from its paper's equations, number by number, without the shortcuts of an optimizer that must be fast;
-the tests drive each beside the optimizer of `visus train` on the same gradients. The weight decays are as there: NAdam,
-RAdam, Adamax and AdaDelta add weight_decay w to the gradient, the others say where theirs goes.
+Each is written from its paper's equations, without the shortcuts of an optimizer that must be fast; the tests drive
+each beside the optimizer of `visus train` on the same gradients. Where a rule takes a weight decay, it says where it
+goes.
 """
 
 from __future__ import annotations
@@ -129,52 +129,6 @@ class RAdam:
 
 
 @dataclass
-class LARS:
-    """v = momentum v + lr r (dw + weight_decay w); w - v; r = trust |w| / (|dw| + weight_decay |w|): a layer moves by a
-    share of its size. Without weight decay r is 1. (You et al. 2017, Algorithm 1.)"""
-
-    lr: float
-    momentum: float = 0.9
-    weight_decay: float = 0.0
-    trust: float = 0.02
-
-    def start(self, w: np.ndarray) -> State:
-        return {"velocity": np.zeros_like(w)}
-
-    def step(self, w: np.ndarray, dw: np.ndarray, state: State) -> np.ndarray:
-        size, slope = float(np.linalg.norm(w)), float(np.linalg.norm(dw))
-        ratio = 1.0
-        if self.weight_decay and size > 0 and slope > 0:
-            ratio = self.trust * size / (slope + self.weight_decay * size)
-        state["velocity"] = self.momentum * state["velocity"] + self.lr * ratio * (dw + self.weight_decay * w)
-        return w - state["velocity"]
-
-
-@dataclass
-class LAMB:
-    """Adam's direction u, to which weight_decay w is added, at the length lr |w|: w - lr |w| / |u| u. Without weight
-    decay it is Adam. (You et al. 2020, Algorithm 2.)"""
-
-    lr: float
-    beta1: float = 0.9
-    beta2: float = 0.999
-    eps: float = 1e-6
-    weight_decay: float = 0.0
-
-    def start(self, w: np.ndarray) -> State:
-        return {"mean": np.zeros_like(w), "squares": np.zeros_like(w), "steps": 0}
-
-    def step(self, w: np.ndarray, dw: np.ndarray, state: State) -> np.ndarray:
-        state["steps"] += 1
-        state["mean"] = self.beta1 * state["mean"] + (1 - self.beta1) * dw
-        state["squares"] = self.beta2 * state["squares"] + (1 - self.beta2) * dw**2
-        mean = state["mean"] / (1 - self.beta1 ** state["steps"])
-        u = mean / (np.sqrt(state["squares"] / (1 - self.beta2 ** state["steps"])) + self.eps) + self.weight_decay * w
-        size, length = np.linalg.norm(w), np.linalg.norm(u)
-        return w - self.lr * (size / length if self.weight_decay and size > 0 and length > 0 else 1.0) * u
-
-
-@dataclass
 class Lion:
     """w - lr (sign(beta1 m + (1 - beta1) dw) + weight_decay w), then m = beta2 m + (1 - beta2) dw. (Chen et al. 2023,
     Algorithm 2.)"""
@@ -191,48 +145,3 @@ class Lion:
         sign = np.sign(self.beta1 * state["mean"] + (1 - self.beta1) * dw)
         state["mean"] = self.beta2 * state["mean"] + (1 - self.beta2) * dw
         return w - self.lr * (sign + self.weight_decay * w)
-
-
-@dataclass
-class Muon:
-    """For a matrix w [R, C]: the momentum m = b m + (1 - b) dw, looked ahead, is made nearly orthogonal by five rounds
-    of a s + b s^3 + c s^5 on its singular values s, done here on the singular values themselves; w then moves by
-    lr 0.2 sqrt(max(R, C)) of it. (Jordan 2024; the size of the step: Liu et al. 2025.)"""
-
-    lr: float
-    momentum: float = 0.95
-    weight_decay: float = 0.0
-
-    def start(self, w: np.ndarray) -> State:
-        return {"mean": np.zeros_like(w)}
-
-    def step(self, w: np.ndarray, dw: np.ndarray, state: State) -> np.ndarray:
-        state["mean"] = self.momentum * state["mean"] + (1 - self.momentum) * dw
-        ahead = (1 - self.momentum) * dw + self.momentum * state["mean"]
-        left, singular, right = np.linalg.svd(ahead, full_matrices=False)
-        singular = singular / max(np.linalg.norm(ahead), 1e-7)
-        for _ in range(5):
-            singular = 3.4445 * singular - 4.7750 * singular**3 + 2.0315 * singular**5
-        size = 0.2 * np.sqrt(max(w.shape))
-        return (1 - self.lr * self.weight_decay) * w - self.lr * size * (left * singular) @ right
-
-
-@dataclass
-class AveragedSGD:
-    """w = w - r dw with r = lr / (1 + rate_decay lr t)^power; state["average"] is the plain mean of the weights from
-    step `begin` on, and is what one uses. (Polyak and Juditsky 1992; Bottou 2012, section 5.3.)"""
-
-    lr: float
-    rate_decay: float = 0.0
-    power: float = 0.75
-    begin: int = 100
-
-    def start(self, w: np.ndarray) -> State:
-        return {"average": w.copy(), "steps": 0, "kept": 0}
-
-    def step(self, w: np.ndarray, dw: np.ndarray, state: State) -> np.ndarray:
-        w = w - self.lr * (1 + self.rate_decay * self.lr * state["steps"]) ** -self.power * dw
-        state["steps"] += 1
-        state["kept"] = max(1, state["steps"] - self.begin)
-        state["average"] = state["average"] + (w - state["average"]) / state["kept"]
-        return w
