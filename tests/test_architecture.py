@@ -24,6 +24,7 @@ MAY_IMPORT = {
     "deploy": {"core", "ops"},
     "explain": {"core", "ops", "losses", "metrics"},
     "attack": {"core", "ops", "losses", "metrics"},
+    "classical": {"core", "ops", "layers", "losses"},
     "calibrate": {"core", "ops", "losses", "metrics"},
     "doctor": {"core", "ops", "losses", "metrics"},
     "tasks": {"core", "ops", "losses", "metrics"},
@@ -31,7 +32,7 @@ MAY_IMPORT = {
     "search": {"core", "optim", "models"},  # candidates are registered models: docs/decisions/0006
     "report": {"core"},
     "run": {"core", "ops", "optim", "layers", "losses", "metrics", "data", "models", "tasks", "train", "report",
-            "explain", "attack", "calibrate", "doctor", "deploy", "search"},
+            "explain", "attack", "calibrate", "doctor", "deploy", "search", "classical", "foundations"},
     "cli": {"run", "core"},
 }
 # Opening, decoding and writing happen in one place each (the page of rules in docs/decisions/0004).

@@ -358,6 +358,9 @@ def _epoch_table(contents: Contents) -> dict[str, Any]:
     """Rows for `Values by epoch`: at most MAX_EPOCH_ROWS, the last epoch among them."""
     epochs = contents.log.epochs
     if not epochs and not contents.log.steps:
+        if contents.about.get("fitted"):
+            return {"sentence": "This model was fitted to all images at once: there are no epochs to draw.",
+                    "headings": [], "rows": []}
         return {"sentence": "No step was logged yet.", "headings": [], "rows": []}
     stride = -(-len(epochs) // MAX_EPOCH_ROWS) if epochs else 1
     shown = [row for k, row in enumerate(epochs) if (len(epochs) - 1 - k) % stride == 0]

@@ -8,12 +8,13 @@ from dataclasses import dataclass
 from typing import Any
 
 from visus.core.errors import RecipeError
-from visus.models import registry
 from visus.optim.lr_scaling import scaled_lr
 from visus.run.defend import STEPS, choose_defence
 from visus.run.distill import choose_distillation
 from visus.run.first_rates import check_optimizer, first_batch, first_decay, first_rate
+from visus.run.fit import BATCH, check_fitted
 from visus.run.recipe import Recipe
+from visus.run.registered import entry_of, is_fitted
 from visus.run.schedule import choose_schedule
 
 
@@ -50,6 +51,12 @@ def choose(recipe: Recipe, facts: Facts) -> tuple[Recipe, list[str]]:
         values["data.channels"] = facts.channels
     _model(recipe, facts, side, values, reasons)
     name = values.get("model.name", recipe.model.name)
+    if is_fitted(name):
+        check_fitted(recipe, facts.multi_label)
+        values |= {"augmentation": (), "loss.name": "cross_entropy", "doctor.before": False, "doctor.watch": False}
+        values |= {"train.batch_size": BATCH} if recipe.train.batch_size == "auto" else {}
+        _loading(recipe, facts, values)
+        return recipe.with_values(values), reasons
     _loss(recipe, task, values)
     _optimization(recipe, facts, name, side, values, reasons)
     _augmentation(recipe, facts, side, values, reasons)
@@ -74,7 +81,7 @@ def _image_size(recipe: Recipe, facts: Facts, values: dict[str, Any], reasons: l
         return min(size) if isinstance(size, tuple) else size
     native = max(facts.median_size)
     if recipe.model.weights is not None and recipe.model.name != "auto":
-        known = registry.get(recipe.model.name).about["preprocessing"]["size"][0]
+        known = entry_of(recipe.model.name).about["preprocessing"]["size"][0]
         side = known if facts.device == "cuda" else min(known, CPU_PX)
         why = "what the weights were trained at" if side == known else f"of the {known} px that the weights were " \
             "trained at, what a CPU trains on in good time"
@@ -127,7 +134,7 @@ def _optimization(recipe: Recipe, facts: Facts, model: str, side: int, values: d
                   reasons: list[str]) -> None:
     """SGD with momentum for convolutional nets (He et al. 2016), AdamW for transformers and perceptrons."""
     check_optimizer(recipe)
-    adaptive = registry.get(model).module.startswith("visus.models.vit.") or model.startswith(
+    adaptive = entry_of(model).module.startswith("visus.models.vit.") or model.startswith(
         ("convnext", "mlp", "softmax"))
     plain = model.startswith(("alexnet", "zfnet", "overfeat", "vgg", "squeezenet", "lenet", "nin", "all_cnn",
                               "three_layer", "neocognitron")) and not model.endswith("_bn")

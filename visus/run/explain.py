@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, get_type_hints
 
@@ -26,6 +27,7 @@ from visus.run.bundle import TrainedModel, load_model
 from visus.run.models import make_model
 from visus.run.predict import checked, expand
 from visus.run.pretrained import is_origin, preprocessing_of
+from visus.run.registered import is_fitted
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -84,7 +86,7 @@ def explain(model: TrainedModel | str | os.PathLike[str], images: Iterable[Any] 
     trained, notes = _subject(model, weights, origin, image_size)
     network = trained.model.to(pick_device(device))
     size, channels = trained.preprocessing.size, trained.preprocessing.channels
-    where = next(network.parameters()).device
+    where = next(chain(network.parameters(), network.buffers())).device
     blank = torch.zeros(1, channels, *size, device=where)
     if method == "auto":
         method, why = _default(trained.name, network, blank)
@@ -146,7 +148,8 @@ def _checked(explained: Explained, chosen: Any, network: Any, trained: TrainedMo
                          of="probability" if one_of_many else "logit")
     left = len(explained.images) - len(images)
     notes = (*explained.notes, f"the check took the first {len(images)} images") if left > 0 else explained.notes
-    return replace(explained, faithfulness=found, sanity=sanity_check(chosen, network, images), notes=notes)
+    sanity = None if is_fitted(trained.name) else sanity_check(chosen, network, images)  # has no layers to shuffle
+    return replace(explained, faithfulness=found, sanity=sanity, notes=notes)
 
 
 def _method(name: str, options: Mapping[str, Any]) -> Method:
@@ -169,6 +172,8 @@ def _default(name: str, network: Any, blank: Tensor) -> tuple[str, str]:
     if not convolutional and methods.get("attention").build().problem(network, blank) is None:
         return "attention", "the method is attention, the default for a transformer; --method grad_cam asks what " \
                             "speaks for a class"
+    if is_fitted(name):
+        return "occlusion", "the method is occlusion: a model that was fitted has no maps, and may have no gradient"
     if isinstance(network, Averaged):
         return "integrated_gradients", "the method is integrated_gradients: several models in one share no maps that " \
                                        "grad_cam could weigh"

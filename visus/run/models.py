@@ -12,6 +12,7 @@ from visus.core.errors import CheckpointError, UserError, did_you_mean
 from visus.core.passport import Passport, read_passports
 from visus.models import registry
 from visus.run.pretrained import is_origin, weights_file
+from visus.run.registered import entry_of
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -112,7 +113,7 @@ def make_model(name: str, *, num_classes: int | None = None, in_channels: int | 
                origin: str = "visus", progress: Callable[[int, int | None], None] | None = None,
                normalisation: Mapping[str, str] | None = None, **config: Any) -> tuple[nn.Module, list[str]]:
     """As `create_model`, and what was changed in the weights on the way. progress: of a download."""
-    entry = registry.get(name)
+    entry = entry_of(name)
     build: Any = entry.build
     public = weights is not None and is_origin(name, weights)
     known = {field.name for field in fields(build.Config)}

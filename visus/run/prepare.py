@@ -16,7 +16,6 @@ from visus.core.errors import DataError, RecipeError, UserError, did_you_mean
 from visus.core.preprocessing import Preprocessing
 from visus.data.samples import Samples
 from visus.data.transforms import build_augmentation
-from visus.models import registry
 from visus.run.build import build_model, build_preprocessing, build_task, make_optimizer, make_schedule
 from visus.run.choose import choose
 from visus.run.display import Display
@@ -25,6 +24,7 @@ from visus.run.pretrained import is_origin
 from visus.run.progressive import progressive_sizes
 from visus.run.recipe import Recipe
 from visus.run.recipes import find_recipe
+from visus.run.registered import entry_of, is_fitted
 from visus.run.survey import divide, drop_bad_images, facts_for_choice, open_named, split_sentence
 from visus.run.teacher import load_teacher, named_teacher
 
@@ -97,7 +97,7 @@ def named_weights(recipe: Recipe) -> Recipe:
     if not Path(recipe.model.weights).is_file():
         raise RecipeError("there is no such file, and no public weights of this name",
                           where=f"model.weights={recipe.model.weights}",
-                          remedy=did_you_mean(recipe.model.weights, sorted(registry.get(recipe.model.name).weights)))
+                          remedy=did_you_mean(recipe.model.weights, sorted(entry_of(recipe.model.name).weights)))
     return recipe.with_values({"model.weights": str(Path(recipe.model.weights).resolve())})
 
 
@@ -110,6 +110,8 @@ def try_out(recipe: Recipe, preprocessing: Preprocessing, num_classes: int, disp
         display.say("teacher", f"{teacher.name}, {teacher.source}")
     build_task(recipe, preprocessing, teacher=teacher)
     model = build_model(recipe, preprocessing, num_classes, display)
+    if is_fitted(recipe.model.name):
+        return
     with_hint_layers(recipe, model, teacher, preprocessing)
     optimizer = make_optimizer(recipe, model)
     make_schedule(recipe, optimizer, steps_per_epoch=1)

@@ -10,6 +10,7 @@ from typing import Any
 
 from visus.core.errors import UserError, did_you_mean
 from visus.models import registry
+from visus.run.registered import entry_of
 
 ADDRESSES = {  # origin -> where it publishes a file of that name
     "torchvision": "https://download.pytorch.org/models/{file}",
@@ -29,13 +30,13 @@ def cache_folder() -> Path:
 
 def is_origin(name: str, weights: object) -> bool:
     """Whether `weights` names a public origin of the model, not a file."""
-    return isinstance(weights, str) and weights in registry.get(name).weights and not Path(weights).is_file()
+    return isinstance(weights, str) and weights in entry_of(name).weights and not Path(weights).is_file()
 
 
 def preprocessing_of(name: str, weights: str | None) -> dict[str, Any]:
     """What the model's public weights were trained with: of an origin by its name, else of those that its file
     registers."""
-    entry = registry.get(name)
+    entry = entry_of(name)
     own = entry.weights[weights].get("preprocessing", {}) if weights is not None and is_origin(name, weights) else {}
     return {**entry.about["preprocessing"], **own}
 

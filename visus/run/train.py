@@ -38,6 +38,7 @@ from visus.run.doctor import check_before
 from visus.run.evaluate import finish_run, validation
 from visus.run.filters import FilterPictures
 from visus.run.first_rates import WHOLE_BATCH, kept_weights
+from visus.run.fit import fit
 from visus.run.hint_layers import with_hint_layers
 from visus.run.hints import learn_hints
 from visus.run.job import announce_end, followed, job, led, led_choice, restarted, speaker
@@ -47,12 +48,14 @@ from visus.run.prepare import given_recipe, opened, prepare, split_up
 from visus.run.profile import profile_clock, write_profile
 from visus.run.progressive import Resized, progressive_sizes
 from visus.run.recipe import Recipe
+from visus.run.registered import is_fitted
 from visus.run.regularise import leave_out_connections, make_averager, make_regulariser
 from visus.run.report import write_report
 from visus.run.schedule import snapshot_epochs
 from visus.run.spread import check_spread, spread
 from visus.run.survey import data_record, drop_known_bad_images, samples_digest
 from visus.run.watch import RunWatch
+from visus.tasks.classification import Classification, MultiLabel
 from visus.train.checkpoint import CheckpointStore, seed_generators
 from visus.train.engine import alike
 from visus.train.shared_state import process_seed
@@ -207,17 +210,22 @@ def _train(folder: RunFolder, recipe: Recipe, samples: Samples, splits: dict[str
     stop = StopRequest()
     with stop:  # also while the end is written down: torchrun asks the others of a job that failed to stop
         try:
-            recipe, parts = _build(folder, recipe, samples, splits, preprocessing, device, display, stop)
-            store = CheckpointStore(folder.path / "checkpoints")
-            world = here()
-            if not resumed and recipe.doctor.before and recipe.doctor.budget_s > 0 and world.leads:
-                check_before(folder, recipe, parts, samples, splits, preprocessing, device, display, stop)
-            display.say("run", f"{folder.path}  (stop with Ctrl-C; go on with: visus train --resume {folder.path})")
-            position = _run_trainer(folder, recipe, parts, store, device, display, stop, tensorboard, resumed)
+            task: Classification | MultiLabel
+            if is_fitted(recipe.model.name):
+                display.say("run", str(folder.path))
+                recipe, task, store, position = fit(folder, recipe, samples, splits, preprocessing, device, display,
+                                                    stop)
+            else:
+                recipe, parts = _build(folder, recipe, samples, splits, preprocessing, device, display, stop)
+                task, store = parts.task, CheckpointStore(folder.path / "checkpoints")
+                if not resumed and recipe.doctor.before and recipe.doctor.budget_s > 0 and here().leads:
+                    check_before(folder, recipe, parts, samples, splits, preprocessing, device, display, stop)
+                display.say("run", f"{folder.path}  (stop with Ctrl-C; go on with: visus train --resume {folder.path})")
+                position = _run_trainer(folder, recipe, parts, store, device, display, stop, tensorboard, resumed)
             seconds = before + watch.seconds
-            finish_run(folder, recipe, samples, splits, preprocessing, parts.task, store, position, device, display,
+            finish_run(folder, recipe, samples, splits, preprocessing, task, store, position, device, display,
                        seconds, stop)
-            world.barrier()
+            here().barrier()
         except UserError as error:
             status = {Interrupted: "interrupted", TrainingDiverged: "diverged"}.get(type(error), "failed")
             _leave(folder, status, before + watch.seconds, error)

@@ -35,6 +35,7 @@ CHECK_SHARE = 60  # a check asks the network about as often as so many explanati
 ATTACKED = 128  # images of the test split
 LEAST_ATTACKED = 16
 PGD_STEPS = 10
+SQUARE_QUERIES = 200
 COLOUR_EPS = tuple(e / 255 for e in (0, 1, 2, 4, 8, 16))
 GREY_EPS = tuple(e / 255 for e in (0, 8, 16, 32, 64))
 ATTACK_SHARE = 0.4  # of the time that is left
@@ -177,11 +178,13 @@ def explanations(subject: Subject) -> dict[str, Any]:
 
 
 def robustness(subject: Subject) -> dict[str, Any]:
-    """Accuracy on images moved by PGD within growing distances, and on corrupted ones, of as many test images as the
-    time allows."""
+    """Accuracy on images moved within growing distances by PGD, or by the square attack where the model has no gradient
+    to follow, and on corrupted ones, of as many test images as the time allows."""
+    from visus.attack.attack import Attack
     from visus.attack.corruptions import CORRUPTIONS, corrupt
     from visus.attack.measures import answers, robust_curve
     from visus.attack.pgd import PGD
+    from visus.attack.square import Square
     from visus.deploy.frozen import frozen
     from visus.run.attack import classifier_of
 
@@ -194,23 +197,31 @@ def robustness(subject: Subject) -> dict[str, Any]:
     index = subject.some(ATTACKED)
     images, labels = subject.batch(index)
     per_image = _seconds_per_image(classifier, images[:8])
-    gradients = 3 * per_image * (PGD_STEPS * (len(eps) - 1)) * WORST_SHARE
-    count = min(len(index), int(ATTACK_SHARE * subject.left_s / gradients))
+    follows = _has_gradient(classifier, images[:1])
+    cost = per_image * (3 * PGD_STEPS if follows else SQUARE_QUERIES) * (len(eps) - 1) * WORST_SHARE
+    count = min(len(index), int(ATTACK_SHARE * subject.left_s / cost))
     if count < min(LEAST_ATTACKED, len(index)):
-        raise UserError(f"an attack of {LEAST_ATTACKED} images would take about {LEAST_ATTACKED * gradients:.0f} s")
+        raise UserError(f"an attack of {LEAST_ATTACKED} images would take about {LEAST_ATTACKED * cost:.0f} s")
+
+    def attack(eps: float) -> Attack:
+        return PGD(eps=eps, steps=PGD_STEPS) if follows else Square(eps=eps, queries=SQUARE_QUERIES)
+
     images, labels = images[:count], labels[:count]
     points = [{"eps": point.eps, "accuracy": point.robust.value, "low": point.robust.interval[0],
                "high": point.robust.interval[1]}
-              for point in robust_curve(lambda e: PGD(eps=e, steps=PGD_STEPS), classifier, images, labels, eps)]
+              for point in robust_curve(attack, classifier, images, labels, eps)]
     corrupted = []
     for name in CORRUPTIONS:
         if subject.left_s <= len(images) * per_image:
             break
         right = answers(classifier, corrupt(images, name, CORRUPTION_SEVERITY)) == labels
         corrupted.append({"name": name, "accuracy": float(right.float().mean())})
-    return {"attack": f"PGD-{PGD_STEPS}", "norm": "linf", "count": count, "points": points, "corruptions": corrupted,
-            "sentence": f"Accuracy on {count} test images when each pixel may move by so much, found with {PGD_STEPS} "
-                        "steps of projected gradient descent: the model is no better than this, and may be worse."}
+    how = f"{PGD_STEPS} steps of projected gradient descent" if follows else \
+        f"{SQUARE_QUERIES} questions of the square attack, since this model has no gradient to follow"
+    return {"attack": f"PGD-{PGD_STEPS}" if follows else f"Square-{SQUARE_QUERIES}", "norm": "linf", "count": count,
+            "points": points, "corruptions": corrupted,
+            "sentence": f"Accuracy on {count} test images when each pixel may move by so much, found with {how}: the "
+                        "model is no better than this, and may be worse."}
 
 
 def embedding(subject: Subject) -> dict[str, Any]:
@@ -252,6 +263,17 @@ def _seconds_per_image(classifier: Callable[[torch.Tensor], torch.Tensor], image
     start = time.perf_counter()
     classifier(images)
     return (time.perf_counter() - start) / len(images)
+
+
+def _has_gradient(classifier: Callable[[torch.Tensor], torch.Tensor], images: torch.Tensor) -> bool:
+    """Whether the scores say in which direction an image would change them: votes and thresholds do not."""
+    with torch.enable_grad():
+        pixels = images.clone().requires_grad_()
+        scores = classifier(pixels)
+        if not scores.requires_grad:
+            return False
+        slope, = torch.autograd.grad(scores.amax(1).sum(), pixels, allow_unused=True)
+    return slope is not None and bool(slope.isfinite().all()) and bool(slope.any())
 
 
 SECTIONS: dict[str, tuple[Callable[[Subject], dict[str, Any]], tuple[str, ...]]] = {
