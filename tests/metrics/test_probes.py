@@ -65,16 +65,14 @@ def test_the_strength_is_the_best_on_val_and_a_warm_start_changes_nothing():
     assert fitted.strength > min(probes.STRENGTHS)  # with so few images, hardly any price is the worst
 
 
-def test_neighbours_are_exact_whatever_the_block(monkeypatch):
+def test_neighbours_are_exact():
     bank, queries = _set(70)[0], _set(33, seed=3)[0]
     unit = [x.numpy() / np.linalg.norm(x.numpy(), axis=1, keepdims=True) for x in (queries, bank)]
     wanted = unit[0] @ unit[1].T
-    for size in (1, 4 * 70 * 10, 64 << 20):
-        monkeypatch.setattr(probes, "BLOCK_BYTES", size)
-        similarities, index = nearest(queries, bank, 5)
-        order = np.argsort(-wanted, axis=1)[:, :5]
-        assert np.array_equal(index.numpy(), order)
-        assert np.allclose(similarities.numpy(), np.take_along_axis(wanted, order, 1), atol=1e-6)
+    similarities, index = nearest(queries, bank, 5)
+    order = np.argsort(-wanted, axis=1)[:, :5]
+    assert np.array_equal(index.numpy(), order)
+    assert np.allclose(similarities.numpy(), np.take_along_axis(wanted, order, 1), atol=1e-6)
 
 
 def test_the_vote_is_the_sum_of_exponentials_by_class():

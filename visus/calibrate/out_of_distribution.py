@@ -20,9 +20,9 @@ from torch import Tensor, nn
 from visus.core.errors import UserError
 from visus.core.validate import positive
 from visus.metrics.ranking import average_precision, roc_auc
+from visus.ops.neighbours import nearest
 
 NEIGHBOURS = 10
-CHUNK = 2048  # samples at a time against the bank of the nearest-neighbour score
 
 
 def max_softmax(logits: Tensor) -> Tensor:
@@ -97,8 +97,7 @@ class NearestNeighbours:
     def __call__(self, features: Tensor) -> Tensor:
         """[N, D] -> [N]: minus the distance to the k-th nearest training image, all features of length 1."""
         unit = nn.functional.normalize(features.float(), dim=1)
-        cosines = torch.cat([(part @ self.bank.T).topk(self.k, dim=1).values[:, -1] for part in unit.split(CHUNK)])
-        return -(2 - 2 * cosines).clamp_min(0).sqrt()
+        return -nearest(unit, self.bank, self.k)[0][:, -1]
 
 
 def separation(inside: np.ndarray, outside: np.ndarray) -> dict[str, float]:

@@ -42,8 +42,12 @@ def filter_sheet(pictures: Tensor, columns: int, side_px: int, gap: int = 1) -> 
 
 def not_affine(model: nn.Module, shape: tuple[int, int, int]) -> str | None:
     """Why the logits are not affine in the pixels, or None: f(a) + f(b) is not f(a + b) + f(0) for two random
-    images."""
-    like = next(model.parameters())
+    images. A model with a method `templates` says itself what they are."""
+    if callable(getattr(model, "templates", None)):
+        return None
+    like = next(model.parameters(), None)
+    if like is None:
+        return f"{type(model).__name__} is no linear classifier: it has no weights"
     generator = torch.Generator().manual_seed(0)
     a, b = (torch.randn(1, *shape, generator=generator).to(like) for _ in range(2))
     with in_eval_mode(model), torch.no_grad():
@@ -57,6 +61,10 @@ def not_affine(model: nn.Module, shape: tuple[int, int, int]) -> str | None:
 def weight_templates(model: nn.Module, shape: tuple[int, int, int]) -> Tensor:
     """[classes, C, H, W]: what each class multiplies the pixels by, of a model that is affine in its image: the
     Jacobian of the logits, which is the same everywhere. Raises UserError for a model that is not affine."""
+    own = getattr(model, "templates", None)
+    if callable(own):
+        found: Tensor = own().detach()
+        return found
     problem = not_affine(model, shape)
     if problem is not None:
         raise UserError(problem, remedy="The method filters shows the first layer of others, class_image what a class "

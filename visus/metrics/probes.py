@@ -16,13 +16,13 @@ from torch.nn import functional as F
 
 from visus.core.errors import UserError
 from visus.core.validate import positive
+from visus.ops import neighbours
 
 STRENGTHS = tuple(10.0**power for power in range(1, -8, -1))  # of the L2 price, the strongest first
 PATIENCE = 2  # weaker strengths in turn that are worse on val than the best, after which none is tried
 STEPS = 300   # of L-BFGS for each strength on the way
 NEIGHBOURS = (1, 5, 10, 20, 50, 100, 200)
 TEMPERATURES = (0.02, 0.07, 0.2, 1.0)  # 0.07: Wu et al. and DINO
-BLOCK_BYTES = 64 << 20  # of similarities at a time
 _TOLERANCE = 1e-6  # of each slope of the mean cost
 
 
@@ -120,16 +120,13 @@ def choose_linear(train: tuple[Tensor, Tensor], val: tuple[Tensor, Tensor], num_
 def nearest(queries: Tensor, bank: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """(cosine similarities float32 [Q, k], largest first; positions in bank int64 [Q, k]), exact.
 
-    queries: [Q, D], bank: [N, D], k at most N. Computed in blocks of queries of at most 64 MiB of similarities, however
-    large the two are.
+    queries: [Q, D], bank: [N, D], k at most N, in memory that does not grow with the two (`visus.ops.neighbours`).
     """
     positive(k=k)
     if k > len(bank):
         raise UserError(f"must be at most {len(bank)}, the number of training images", where=f"k={k}")
-    bank = F.normalize(bank.float(), dim=1)
-    rows = max(1, BLOCK_BYTES // (4 * len(bank)))
-    parts = [(F.normalize(part.float(), dim=1) @ bank.T).topk(k, dim=1) for part in queries.split(rows)]
-    return torch.cat([part.values for part in parts]), torch.cat([part.indices for part in parts])
+    distances, index = neighbours.nearest(queries.float(), bank.float(), k, "cosine")
+    return 1 - distances, index
 
 
 def weighted_vote(similarities: Tensor, labels: Tensor, num_classes: int, temperature: float) -> Tensor:

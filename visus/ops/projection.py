@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from visus.core.validate import positive, require
+from visus.ops.principal import Principal
 
 _BISECTIONS = 64
 
@@ -26,13 +27,10 @@ def pca(features: Tensor, dims: int = 2) -> tuple[Tensor, Tensor]:
     The sign of each is such that its largest loading is above 0."""
     positive(dims=dims)
     require(dims <= min(features.shape), "dims", dims, f"be at most {min(features.shape)} for {tuple(features.shape)}")
-    centred = features.double() - features.double().mean(0)
-    _, singular, loadings = torch.linalg.svd(centred, full_matrices=False)
-    loadings = loadings[:dims]
-    signs = loadings.gather(1, loadings.abs().argmax(1, keepdim=True)).sign()
-    variance = singular.square()
-    shares = variance[:dims] / variance.sum().clamp(min=torch.finfo(torch.float64).tiny)
-    return (centred @ (loadings * signs).T).to(features.dtype), shares.to(features.dtype)
+    found = Principal.fit(features.double(), dims)
+    places, shares = found.transform(features.double()), found.shares
+    missing = dims - len(shares)  # directions along which nothing varies
+    return F.pad(places, (0, missing)).to(features.dtype), F.pad(shares, (0, missing)).to(features.dtype)
 
 
 def squared_distances(points: Tensor, others: Tensor | None = None) -> Tensor:
