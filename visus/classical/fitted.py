@@ -26,10 +26,10 @@ class Examples:
     """The images that a model is fitted to, as it will see them later: normalised, unaugmented, always in one order.
 
     train, val: called for one pass over the split, in batches of (float32 [B, C, H, W], int64 [B]). count: images of
-    the training split. advance: called with the number of images, or of parts of `begin`'s whole, that are done.
-    begin: names the next piece of work and how many parts it has (None: not known), for the progress bar. say: a
-    choice that was made for the user, as a sentence. log: a point of a curve, as its number from 1 and values by name,
-    such as log(3, train_loss=0.4, val_accuracy=0.9).
+    the training split. names: of the classes, by label; () where they have none. advance: called with the number of
+    images, or of parts of `begin`'s whole, that are done. begin: names the next piece of work and how many parts it has
+    (None: not known), for the progress bar. say: a choice that was made for the user, as a sentence. log: a point of a
+    curve, as its number from 1 and values by name, such as log(3, train_loss=0.4, val_accuracy=0.9).
     """
 
     train: Batches
@@ -38,6 +38,7 @@ class Examples:
     num_classes: int
     seed: int
     device: torch.device
+    names: tuple[str, ...] = ()
     begin: Callable[[str, int | None], None] = lambda name, parts: None
     advance: Callable[[int], None] = lambda count: None
     say: Callable[[str], None] = lambda sentence: None

@@ -64,7 +64,7 @@ class NearestMean(Fitted):
         return scores / self.variance
 
 
-VARIANTS = {"nearest_mean": {}}
+VARIANTS: dict[str, dict[str, int]] = {"nearest_mean": {}}
 
 classical.add(NearestMean, VARIANTS, family="density", task="classification",
               paper="Bishop: Pattern Recognition and Machine Learning, 2006, section 4.2")
