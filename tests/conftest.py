@@ -17,6 +17,7 @@ def _metrics_only():
 
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(evaluate, "add_trust", lambda *_: {})
+        patch.setattr(evaluate, "add_rungs", lambda *_: ([], []))
         patch.setattr(train, "check_before", lambda *_: None)
         yield
 
@@ -26,6 +27,14 @@ def with_doctor(monkeypatch):
     from visus.run import doctor, train
 
     monkeypatch.setattr(train, "check_before", doctor.check_before)
+
+
+@pytest.fixture
+def with_ladder(monkeypatch):
+    """The baselines that cost seconds, too."""
+    from visus.run import evaluate, ladder
+
+    monkeypatch.setattr(evaluate, "add_rungs", ladder.add_rungs)
 
 
 @pytest.fixture

@@ -46,6 +46,7 @@ def _list(arguments: argparse.Namespace) -> int:
     from rich.console import Console
     from rich.table import Table
 
+    from visus.run.fitted_models import list_fitted
     from visus.run.models import list_models
 
     rows = list_models(task=arguments.task, family=arguments.family, search=arguments.search)
@@ -62,6 +63,9 @@ def _list(arguments: argparse.Namespace) -> int:
     console = Console(highlight=False)
     console.print(table)
     console.print(f"\n{len(rows)} models. top-1: published, in percent. One of them: visus models show NAME")
+    fitted = list_fitted(arguments.search) if arguments.family is None else []
+    if fitted:
+        console.print("Fitted to your images, without gradients: " + ", ".join(fitted))
     return 0
 
 
@@ -82,7 +86,10 @@ def _show(arguments: argparse.Namespace) -> int:
     from rich.table import Table
 
     from visus.run.models import describe_model
+    from visus.run.registered import is_fitted
 
+    if is_fitted(arguments.name):
+        return _show_fitted(arguments)
     summary = describe_model(arguments.name, image_size=arguments.image_size)
     if arguments.json:
         print(json.dumps(asdict(summary), indent=2))
@@ -102,6 +109,25 @@ def _show(arguments: argparse.Namespace) -> int:
     console.print(table)
     console.print("\nMACs: multiply-accumulates of convolutions, matrix products and attention. memory: activations "
                   "in float32. sees: side of the receptive field.")
+    return 0
+
+
+def _show_fitted(arguments: argparse.Namespace) -> int:
+    import json
+    from dataclasses import asdict
+
+    from visus.run.fitted_models import describe_fitted
+
+    summary = describe_fitted(arguments.name)
+    if arguments.json:
+        print(json.dumps(asdict(summary), indent=2))
+        return 0
+    print(f"{summary.name} ({summary.family}), fitted to all images at once: visus train PATH --model {summary.name}\n")
+    print(f"{summary.words}\n")
+    for name, default in summary.options.items():
+        print(f"--set model.config.{name}={'' if default is None else default}")
+    if summary.options:
+        print(f"\n{summary.meanings}")
     return 0
 
 

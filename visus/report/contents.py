@@ -58,6 +58,7 @@ class Contents:
     higher_is_better: bool
     evaluations: dict[str, Evaluation]
     baselines: list[Baseline]
+    baselines_left_out: list[tuple[str, str]]
     findings: list[Finding]
     log: Log
     trust: dict[str, Any]
@@ -103,6 +104,8 @@ def read_contents(run: RunFolder) -> Contents:
             Baseline(str(row.get("name", "")), str(row.get("description") or ""), _metrics(row.get("metrics")))
             for row in rows(metrics.get("baselines"))
         ],
+        baselines_left_out=[(str(row.get("name", "")), str(row.get("why") or ""))
+                            for row in rows(metrics.get("baselines_left_out"))],
         findings=run.findings(),
         log=read_log(run),
         trust=mapping(run.read("trust.json")),

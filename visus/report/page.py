@@ -27,6 +27,7 @@ from visus import __version__
 from visus.core.files import write_text
 from visus.core.record import Evaluation, Example, Metric, RunFolder
 from visus.report import charts, doctor, ensemble, formatting, profile, thumbnails, trust
+from visus.report import templates as class_templates
 from visus.report.contents import Contents, mapping, optional_text, read_contents, rows, texts
 from visus.report.curves import learning_curves
 from visus.report.figures import MAX_CLASSES, chart_style
@@ -67,6 +68,7 @@ _SECTIONS = (
     ("classes", "Classes"),
     ("calibration", "Calibration"),
     ("examples", "Images"),
+    ("templates", "Templates"),
     ("explanations", "Explanations"),
     ("robustness", "Robustness"),
     ("embedding", "Embedding"),
@@ -134,6 +136,7 @@ def render(run: RunFolder) -> str:
         "examples_split": formatting.shorten(evaluation.split, 40) if evaluation else "",
         "mistakes": examples_view(run, evaluation.mistakes) if evaluation else [],
         "hits": examples_view(run, evaluation.hits) if evaluation else [],
+        "templates": class_templates.view(run),
         **trusted,
         "doctor": examined,
         "data": data_view(contents),
@@ -154,6 +157,7 @@ def render(run: RunFolder) -> str:
         "classes": view["classes"],
         "calibration": view["reliability"] or view["calibrated"],
         "examples": view["mistakes"] or view["hits"],
+        "templates": view["templates"],
         "explanations": view["explanations"],
         "robustness": view["robustness"],
         "embedding": view["embedding"],
@@ -450,9 +454,24 @@ def _baselines(contents: Contents, model: str) -> dict[str, Any] | None:
     return {
         "metric": f"{metric_label(name)}, {scale}",
         "rows": table,
-        "sentence": f"What the model adds over simple methods on the same {split} split. "
-        f"The thin line on a bar is the 95 % interval; {'lower' if lower else 'higher'} is better.",
+        "sentence": f"What the model adds over simpler methods on the same {split} split. "
+        f"The thin line on a bar is the 95 % interval; {'lower' if lower else 'higher'} is better."
+        f"{_over_the_best(contents)}",
+        "left_out": contents.baselines_left_out,
     }
+
+
+def _over_the_best(contents: Contents) -> str:
+    """How far the run is from the best baseline, for a metric that is a share; '' otherwise."""
+    name, ours = contents.headline, contents.headline_metric
+    known = [(value, row.name) for row in contents.baselines
+             if (value := row.metrics.get(name or "", Metric(None)).value) is not None]
+    if not known or ours is None or ours.value is None or not formatting.is_percentage(name or ""):
+        return ""
+    value, best = max(known) if contents.higher_is_better else min(known)
+    points = 100 * (ours.value - value)
+    side = "above" if points >= 0 else "below"
+    return f" This run is {abs(points):.1f} points {side} the best of them, {formatting.shorten(best, 48)}."
 
 
 def confusion_view(evaluation: Evaluation | None) -> dict[str, Any] | None:

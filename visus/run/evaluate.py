@@ -30,11 +30,13 @@ from visus.run.bundle import FOLDS, load_model, save_model
 from visus.run.display import Display, clock, metrics_table
 from visus.run.distill import teacher_row
 from visus.run.doctor import check_after
+from visus.run.ladder import add_rungs
 from visus.run.models import model_config
 from visus.run.recipe import Recipe, Train
 from visus.run.report import write_report
 from visus.run.spread import gathered, stop_agreed
 from visus.run.survey import divide, drop_known_bad_images, open_named, samples_digest
+from visus.run.templates import draw_templates
 from visus.run.thumbnails import examples
 from visus.run.trust import Subject, add_trust
 from visus.tasks.classification import least_confident_hits, worst_mistakes
@@ -128,11 +130,12 @@ def finish_run(folder: RunFolder, recipe: Recipe, samples: Samples, splits: dict
     with display.steps("baselines", None):
         others = baselines(samples, splits, preprocessing, task, seed=recipe.train.seed)
         others += teacher_row(recipe, samples, splits, preprocessing, task, device)
+    more, left_out = add_rungs(recipe, samples, splits, preprocessing, task, display)
     folder.write("metrics.json", {
         "task": recipe.task, "headline": {"name": task.headline, "split": "test",
                                           "higher_is_better": task.higher_is_better},
         "splits": {name: asdict(evaluation) for name, evaluation in evaluations.items()},
-        "baselines": [b.to_dict() for b in others]})
+        "baselines": [b.to_dict() for b in (*others, *more)], "baselines_left_out": left_out})
     save_model(folder.path / "model", weights, name=recipe.model.name, config=config, task=recipe.task,
                preprocessing=preprocessing, about={
                    "trained_on": samples.recognised, "best_epoch": (position.best_epoch or 0) + 1,
@@ -141,6 +144,7 @@ def finish_run(folder: RunFolder, recipe: Recipe, samples: Samples, splits: dict
                   best_epoch=(position.best_epoch or 0) + 1, stopped_early=position.stopped_early,
                   parameters=sum(p.numel() for p in model.parameters()),
                   model_bytes=(folder.path / "model" / "model.safetensors").stat().st_size, model=recipe.model.name)
+    draw_templates(folder, model, (preprocessing.channels, *preprocessing.size), samples.classes)
     if recipe.report.budget_s > 0:
         add_trust(Subject(folder, load_model(folder.path), samples, splits, evaluations["test"], device,
                           time.monotonic() + recipe.report.budget_s, stop), recipe.report.budget_s, display)
@@ -150,7 +154,7 @@ def finish_run(folder: RunFolder, recipe: Recipe, samples: Samples, splits: dict
     report = write_report(folder)
     test = evaluations["test"]
     display.result(metrics_table(f"\n{recipe.model.name} on {test.count:,} test images", metric_rows(test)))
-    for baseline in others:
+    for baseline in (*others, *more):
         value = baseline.metrics.get(task.headline)
         if value is not None and value.value is not None:
             display.say("baseline", f"{baseline.name}: {task.headline} {value.value:.4f}")

@@ -85,6 +85,7 @@ def fit(folder: RunFolder, recipe: Recipe, samples: Samples, splits: dict[str, n
             train=_batches(recipe, samples, splits["train"], preprocessing, device, cache, stop, folder),
             val=_batches(recipe, samples, splits["val"], preprocessing, device, cache, stop, folder),
             count=len(splits["train"]), num_classes=len(samples.classes), seed=recipe.train.seed, device=device,
+            names=tuple(samples.classes),
             begin=bars.begin, advance=bars.advance, say=lambda text: display.say("fit", text), log=points.log))
     store = CheckpointStore(folder.path / "checkpoints")
     store.save_best(model.state_dict())

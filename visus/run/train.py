@@ -67,7 +67,8 @@ from visus.train.world import World, here
 # What a resume may change: how fast, how often saved, but not one bit of the result.
 HARMLESS = frozenset({"data.workers", "data.cache_bytes", "train.checkpoint_steps", "train.checkpoint_seconds",
                       "train.strategy", "train.checkpoint_activations", "train.profile",
-                      "report.budget_s", "doctor.before", "doctor.watch", "doctor.budget_s", "description"})
+                      "report.budget_s", "report.ladder_s", "doctor.before", "doctor.watch", "doctor.budget_s",
+                      "description"})
 Start = tuple[RunFolder, Recipe, Samples, dict[str, np.ndarray], Preprocessing, torch.device]
 PREFETCHED = 2  # batches that each loader worker keeps ready: PyTorch's default
 
