@@ -84,6 +84,10 @@ class Display:
         """The same for large annotation files: (how much is read, of how much)."""
         return self._amount("read      ", TaskProgressColumn())
 
+    def working(self, what: str) -> AbstractContextManager[Tell | None]:
+        """The same for any other work: (how much is done, of how much)."""
+        return self._amount(f"{what:<10}", TaskProgressColumn())
+
     @contextmanager
     def _amount(self, what: str, *columns: ProgressColumn) -> Iterator[Tell | None]:
         if not self.live:
