@@ -16,6 +16,7 @@ MAY_IMPORT = {
     "ops": {"core"},
     "optim": {"core"},
     "foundations": {"core"},
+    "labs": {"core", "foundations"},  # exercises and their checks: docs/decisions/0012
     "layers": {"core", "ops"},
     "losses": {"core", "ops"},
     "metrics": {"core", "ops"},
@@ -32,7 +33,8 @@ MAY_IMPORT = {
     "search": {"core", "optim", "models"},  # candidates are registered models: docs/decisions/0006
     "report": {"core"},
     "run": {"core", "ops", "optim", "layers", "losses", "metrics", "data", "models", "tasks", "train", "report",
-            "explain", "attack", "calibrate", "doctor", "deploy", "search", "classical", "foundations"},
+            "explain", "attack", "calibrate", "doctor", "deploy", "search", "classical", "foundations",
+            "labs"},
     "cli": {"run", "core"},
 }
 # Opening, decoding and writing happen in one place each (the page of rules in docs/decisions/0004).

@@ -3,10 +3,8 @@
 from __future__ import annotations
 
 import importlib
-import importlib.util
 import inspect
 import re
-import sys
 from collections.abc import Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -19,6 +17,7 @@ from torch import Tensor, nn
 from visus.core.errors import UserError, did_you_mean, printable
 from visus.doctor.gradient_check import GradientReport, check_gradients
 from visus.doctor.numpy_layer import numpy_layer, numpy_loss
+from visus.run.own_code import run_file
 
 MAX_ENTRIES = 1 << 24  # of one made-up input
 INPUT = re.compile(r"(?:(?P<kind>[a-z]+)(?P<below>\d*):)?(?P<shape>\d+(?:x\d+)*|-)")
@@ -77,19 +76,7 @@ def made_input(text: str, generator: torch.Generator) -> Tensor:
 
 def _load(where: str) -> ModuleType:
     if where.endswith(".py"):
-        path = Path(where)
-        if not path.is_file():
-            raise UserError("there is no such file", where=where)
-        spec = importlib.util.spec_from_file_location(path.stem, path)
-        assert spec is not None and spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        sys.modules.setdefault(path.stem, module)
-        try:
-            spec.loader.exec_module(module)
-        except Exception as error:
-            raise UserError(f"could not be run: {type(error).__name__}: {printable(str(error))}", where=where,
-                            remedy="--debug shows where it stopped") from error
-        return module
+        return run_file(Path(where), where)
     try:
         return importlib.import_module(where)
     except ImportError as error:
