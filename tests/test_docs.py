@@ -16,7 +16,8 @@ from visus.cli.main import main
 
 ROOT = Path(__file__).resolve().parent.parent
 GUIDE = ["train", "doctor", "check-grad", "evaluate", "predict", "models", "data", "recipes", "explain", "attack",
-         "calibrate", "report", "engine", "optimizers", "transfer", "ensemble", "tune"]
+         "calibrate", "report", "engine", "optimizers", "transfer", "ensemble", "tune", "classical", "regions", "demo",
+         "lab"]
 # train first: the others use its run
 PAGES = [ROOT / "README.md"] + [ROOT / f"docs/guide/{name}.md" for name in GUIDE]
 
@@ -29,8 +30,8 @@ def workplace(tmp_path_factory) -> Path:
     rows = ["path,label"]
     for number, name in enumerate(("cat", "dog", "owl")):
         for i in range(12):
-            pixels = generator.integers(0, 90, (48, 56, 3), dtype=np.uint8)
-            pixels[:, 16 * number:16 * number + 16, number] += 150
+            pixels = generator.integers(0, 90, (24, 28, 3), dtype=np.uint8)
+            pixels[:, 8 * number:8 * number + 8, number] += 150
             path = folder / f"photos/{name}/{i}.jpg"
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(pixels).save(path)
