@@ -9,8 +9,9 @@
     findings.jsonl    one `Finding` a line
     checkpoints/      resumable states, a manifest last
     model/            model.safetensors and model.json (config, preprocessing, labels, metrics)
-    metrics.json      `Evaluation`s by split, baselines
-    images/           thumbnails that the report shows
+    metrics.json      `Evaluation`s by split, baselines, baselines that were left out
+    templates.json    of a linear model: pictures of what each class looks for
+    images/           thumbnails and templates that the report shows
     evaluation/       arrays: probs, targets, index by split
     profile.json      where the time of a step went, with train.profile
     report.html
