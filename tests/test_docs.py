@@ -30,8 +30,8 @@ def workplace(tmp_path_factory) -> Path:
     rows = ["path,label"]
     for number, name in enumerate(("cat", "dog", "owl")):
         for i in range(12):
-            pixels = generator.integers(0, 90, (24, 28, 3), dtype=np.uint8)
-            pixels[:, 8 * number:8 * number + 8, number] += 150
+            pixels = generator.integers(0, 90, (44, 48, 3), dtype=np.uint8)
+            pixels[:, 16 * number:16 * number + 16, number] += 150
             path = folder / f"photos/{name}/{i}.jpg"
             path.parent.mkdir(parents=True, exist_ok=True)
             Image.fromarray(pixels).save(path)

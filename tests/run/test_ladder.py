@@ -14,7 +14,7 @@ ROWS = ["nearest neighbour", "features and SVM", "small net"]
 
 
 def trained(tmp_path, **values):
-    return visus.train("digits", values={"model.name": "nearest_mean", "report.budget_s": 0} | values,
+    return visus.train("digits", values={"model.name": "nearest_mean", "report.budget_s": 1} | values,
                        out=tmp_path / "run", progress=False)
 
 
@@ -71,6 +71,9 @@ def test_what_the_time_does_not_allow_is_named(tmp_path, with_ladder):
 def test_without_time_there_is_no_ladder_and_a_rung_is_not_the_run_itself(tmp_path, with_ladder):
     run = trained(tmp_path, **{"report.ladder_s": 0})
     metrics = json.loads((run.path / "metrics.json").read_text())
+    short = visus.train("digits", values={"model.name": "nearest_mean", "report.budget_s": 0}, out=tmp_path / "short",
+                        progress=False)
+    assert json.loads((short.path / "metrics.json").read_text()) == metrics
     assert not {row["name"] for row in metrics["baselines"]} & set(ROWS) and metrics["baselines_left_out"] == []
 
 

@@ -27,6 +27,8 @@ def pca(features: Tensor, dims: int = 2) -> tuple[Tensor, Tensor]:
     The sign of each is such that its largest loading is above 0."""
     positive(dims=dims)
     require(dims <= min(features.shape), "dims", dims, f"be at most {min(features.shape)} for {tuple(features.shape)}")
+    if len(features) == 1:  # nothing varies
+        return features.new_zeros(1, dims), features.new_zeros(dims)
     found = Principal.fit(features.double(), dims)
     places, shares = found.transform(features.double()), found.shares
     missing = dims - len(shares)  # directions along which nothing varies

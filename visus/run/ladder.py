@@ -78,8 +78,9 @@ class View:
 
 def add_rungs(recipe: Recipe, samples: Samples, splits: dict[str, np.ndarray], preprocessing: Preprocessing,
               task: Classification | MultiLabel, display: Display) -> tuple[list[Baseline], list[dict[str, str]]]:
-    """What `climb` gives within the recipe's report.ladder_s; nothing for several labels per image."""
-    if recipe.report.ladder_s <= 0 or not isinstance(task, Classification):
+    """What `climb` gives within the recipe's report.ladder_s; nothing for several labels per image, or where the report
+    is to hold the metrics alone (report.budget_s=0)."""
+    if min(recipe.report.ladder_s, recipe.report.budget_s) <= 0 or not isinstance(task, Classification):
         return [], []
     with display.steps("ladder", len(RUNGS)) as advance:
         return climb(samples, splits, preprocessing, task, recipe.train.seed, recipe.report.ladder_s,
@@ -110,8 +111,7 @@ def climb(samples: Samples, splits: dict[str, np.ndarray], preprocessing: Prepro
                 with torch.random.fork_rng(devices=[]):
                     seed_generators(seed)
                     found = _answers(rung.make(view), view)
-                description = f"{rung.description}; {len(train):,} images of {side} x {side} px, " \
-                              f"{time.monotonic() - start:.1f} s"
+                description = f"{rung.description}; {len(train):,} images of {side} x {side} px"
                 made.append(Baseline(rung.name, description, task.evaluate(found, samples.classes, "test").metrics))
             except (UserError, RuntimeError, MemoryError) as error:  # the run is finished and must get its report
                 why = error.problem if isinstance(error, UserError) else f"{type(error).__name__}: {error}"

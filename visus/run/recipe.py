@@ -227,7 +227,7 @@ class Doctor(Section):
 
 class Report(Section):
     budget_s: NonNegative = Field(30.0, description="Seconds for what the report adds to the metrics: explanations, "
-                                  "attacks, corruptions, calibration, the embedding; 0: none of it")
+                                  "attacks, corruptions, calibration, the embedding; 0: none of it, and no ladder")
     ladder_s: NonNegative = Field(20.0, description="Seconds in which baselines are begun that learn more than a "
                                   "linear classifier: nearest neighbour, features and SVM, a small net; 0: none")
 
