@@ -41,7 +41,8 @@ examples:
   visus predict runs/photos-1 new/*.jpg
   visus models --search resnet
 
-`visus VERB --help` explains a verb. Exit codes: 0 done, 1 a bug of ours, 2 something to put right, 130 interrupted."""
+`visus VERB --help` explains a verb. Exit codes: 0 done, 1 a check that
+found something wrong, or a bug of ours, 2 something to put right, 130 interrupted."""
 
 
 class HelpFormatter(argparse.RawDescriptionHelpFormatter):
