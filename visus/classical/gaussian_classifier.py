@@ -15,14 +15,13 @@ import torch
 from torch import Tensor
 
 from visus import classical
-from visus.classical.fitted import Examples, Fitted
-from visus.core.errors import UserError
+from visus.classical.fitted import Examples
+from visus.classical.projected import ProjectedFitted, below_the_others
 from visus.core.validate import one_of, positive, require
 from visus.ops.gaussian import log_densities, shrunk, whitening
 from visus.ops.principal import Principal
 
 SHRINKAGES = (0.0, 0.001, 0.01, 0.03, 0.1, 0.3, 0.6)
-ABSENT = 30.0  # by which the logit of a class without images is below the least of the others
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,10 +44,8 @@ class GaussianClassifierConfig:
         require(self.shrinkage is None or 0 <= self.shrinkage <= 1, "shrinkage", self.shrinkage, "lie in [0, 1]")
 
 
-class GaussianClassifier(Fitted):
+class GaussianClassifier(ProjectedFitted):
     Config = GaussianClassifierConfig
-    center: Tensor
-    axes: Tensor
     means: Tensor
     factors: Tensor
     priors: Tensor
@@ -87,16 +84,11 @@ class GaussianClassifier(Fitted):
 
     def forward(self, images: Tensor) -> Tensor:
         """[B, C, S, S] -> [B, num_classes]."""
-        flat = images.flatten(1)
-        if flat.shape[1] != len(self.center):
-            raise UserError(f"images of {flat.shape[1]} values, fitted to {len(self.center)}",
-                            where=f"images {tuple(images.shape)}", remedy="Give images of the size of the training")
-        return self._logits((flat - self.center) @ self.axes.T, self.factors)
+        return self._logits(self.coefficients_of(images), self.factors)
 
     def _logits(self, points: Tensor, factors: Tensor) -> Tensor:
         logits = log_densities(points, self.means, factors) + self.priors
-        absent = self.priors.isneginf()
-        return torch.where(absent, logits.masked_fill(absent, torch.inf).amin(1, keepdim=True) - ABSENT, logits)
+        return below_the_others(logits, self.priors.isneginf())
 
     def _covariances(self, centred: Tensor, labels: Tensor, counts: Tensor) -> Tensor:
         """float64 [C, K, K], or [1, K, K] of all classes together, which a class of fewer than two images also gets."""
@@ -118,7 +110,7 @@ class GaussianClassifier(Fitted):
     def _choose(self, examples: Examples, covariances: Tensor) -> float:
         """The shrinkage with the most right answers on val, of equals the one under which its labels are likelier."""
         images, labels = examples.gathered("val")
-        points = (images.flatten(1) - self.center) @ self.axes.T
+        points = self.coefficients_of(images)
         examples.begin("choosing the shrinkage", len(SHRINKAGES))
         found = []
         for number, share in enumerate(SHRINKAGES, 1):

@@ -14,8 +14,8 @@ import torch
 from torch import Tensor
 
 from visus import classical
-from visus.classical.fitted import Examples, Fitted
-from visus.core.errors import UserError
+from visus.classical.fitted import Examples
+from visus.classical.projected import ProjectedFitted, below_the_others
 from visus.core.validate import one_of, positive
 from visus.ops.gaussian import log_densities
 from visus.ops.mixture import KINDS, Mixture
@@ -24,7 +24,6 @@ from visus.ops.principal import Principal
 CANDIDATES = (1, 2, 4, 8)
 IMAGES_EACH = 10   # a component of a class has so many images on the average, or there are fewer components
 RIDGE = 1e-2       # of the mean variance of a component, added to each
-ABSENT = 30.0      # by which the logit of a class without images is below the least of the others
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -47,10 +46,8 @@ class GMMClassifierConfig:
         one_of(KINDS, covariance=self.covariance)
 
 
-class GMMClassifier(Fitted):
+class GMMClassifier(ProjectedFitted):
     Config = GMMClassifierConfig
-    center: Tensor
-    axes: Tensor
     means: Tensor
     factors: Tensor
     log_weights: Tensor
@@ -96,11 +93,7 @@ class GMMClassifier(Fitted):
 
     def forward(self, images: Tensor) -> Tensor:
         """[B, C, S, S] -> [B, num_classes]."""
-        flat = images.flatten(1)
-        if flat.shape[1] != len(self.center):
-            raise UserError(f"images of {flat.shape[1]} values, fitted to {len(self.center)}",
-                            where=f"images {tuple(images.shape)}", remedy="Give images of the size of the training")
-        return _logits((flat - self.center) @ self.axes.T, self.means, self.factors, self.log_weights)
+        return _logits(self.coefficients_of(images), self.means, self.factors, self.log_weights)
 
     def _mixtures(self, points: Tensor, labels: Tensor, each: int, examples: Examples) -> tuple[Tensor, Tensor, Tensor]:
         """means [C, each, K], factors, logarithms of the weights [C, each], whose missing Gaussians have -inf."""
@@ -128,7 +121,7 @@ class GMMClassifier(Fitted):
         right, loss, count = 0, 0.0, 0
         for images, labels in examples.val():
             images, labels = images.to(self.center.device), labels.to(self.center.device)
-            logits = _logits((images.flatten(1) - self.center) @ self.axes.T, *found).double()
+            logits = _logits(self.coefficients_of(images), *found).double()
             right += int((logits.argmax(1) == labels).sum())
             loss += float(torch.nn.functional.cross_entropy(logits, labels, reduction="sum"))
             count += len(labels)
@@ -142,8 +135,7 @@ def _logits(points: Tensor, means: Tensor, factors: Tensor, log_weights: Tensor)
         factors = factors.expand(-1, each, -1, -1)
     logs = log_densities(points, means.flatten(0, 1), factors.flatten(0, 1))  # [B, C each]
     logits = (logs.unflatten(1, (classes, each)) + log_weights).logsumexp(2)
-    absent = log_weights.isneginf().all(1)
-    return torch.where(absent, logits.masked_fill(absent, torch.inf).amin(1, keepdim=True) - ABSENT, logits)
+    return below_the_others(logits, log_weights.isneginf().all(1))
 
 
 VARIANTS: dict[str, dict[str, Any]] = {"gmm_classifier": {}}

@@ -17,7 +17,8 @@ from torch import Tensor
 
 from visus import classical
 from visus.classical import votes
-from visus.classical.fitted import Examples, Fitted
+from visus.classical.fitted import Examples
+from visus.classical.projected import ProjectedFitted
 from visus.core.errors import UserError
 from visus.core.validate import boolean, natural, positive, require
 from visus.ops.neighbours import nearest, shares
@@ -50,10 +51,8 @@ class PCANeighbourConfig:
         natural(num_images=self.num_images)
 
 
-class PCANeighbour(Fitted):
+class PCANeighbour(ProjectedFitted):
     Config = PCANeighbourConfig
-    center: Tensor
-    axes: Tensor
     coefficients: Tensor
     labels: Tensor
 
@@ -80,28 +79,24 @@ class PCANeighbour(Fitted):
         if config.whiten:
             axes = axes / principal.variances.clamp_min(1e-12).sqrt()[:, None]
         self.center, self.axes, self.labels = principal.mean, axes, labels
-        self.coefficients = (flat - self.center) @ axes.T
+        self.coefficients = self.coefficients_of(images)
         self.config = replace(config, components=len(axes), num_images=len(flat))
         if config.shared is None:
             asked, wanted = (part[:votes.IMAGES] for part in examples.gathered("val"))
-            shared = votes.choose_shared(self._votes(asked.flatten(1)), wanted, examples)
+            shared = votes.choose_shared(self._votes(asked), wanted, examples)
             self.config = replace(self.config, shared=shared)
 
     def forward(self, images: Tensor) -> Tensor:
         """[B, C, S, S] -> [B, num_classes]."""
-        flat = images.flatten(1)
         if not len(self.labels):
             raise UserError("holds no images yet: fit it first", where=type(self).__name__)
-        if flat.shape[1] != len(self.center):
-            raise UserError(f"images of {flat.shape[1]} values, fitted to {len(self.center)}",
-                            where=f"images {tuple(images.shape)}", remedy="Give images of the size of the training")
-        return votes.logits(self._votes(flat), self.config.shared or votes.USUAL)
+        return votes.logits(self._votes(images), self.config.shared or votes.USUAL)
 
-    def _votes(self, flat: Tensor) -> Tensor:
-        """[B, D] -> [B, num_classes], k a row in all."""
+    def _votes(self, images: Tensor) -> Tensor:
+        """[B, C, S, S] -> [B, num_classes], k a row in all."""
         k = self.config.k
-        _, index = nearest((flat - self.center) @ self.axes.T, self.coefficients, k)
-        return k * shares(self.labels[index], torch.ones_like(index, dtype=flat.dtype), self.config.num_classes)
+        _, index = nearest(self.coefficients_of(images), self.coefficients, k)
+        return k * shares(self.labels[index], torch.ones_like(index, dtype=images.dtype), self.config.num_classes)
 
 
 VARIANTS: dict[str, dict[str, Any]] = {"pca_neighbour": {}}

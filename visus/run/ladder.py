@@ -110,7 +110,7 @@ def climb(samples: Samples, splits: dict[str, np.ndarray], preprocessing: Prepro
             try:
                 with torch.random.fork_rng(devices=[]):
                     seed_generators(seed)
-                    found = _answers(rung.make(view), view)
+                    found = _answers(rung.make(view), view, view.test)
                 description = f"{rung.description}; {len(train):,} images of {side} x {side} px"
                 made.append(Baseline(rung.name, description, task.evaluate(found, samples.classes, "test").metrics))
             except (UserError, RuntimeError, MemoryError) as error:  # the run is finished and must get its report
@@ -135,18 +135,15 @@ def _small_net(view: View) -> nn.Module:
     """A short training of the first course's ConvNet, the best by validation kept."""
     model = view.build(NET, filter_size=3, weight_scale=0.02)
     task = Classification(preprocessing=view.preprocessing, loss_function=get_loss("cross_entropy"))
-    batches, val = view.loader(view.train, shuffle=True), view.loader(view.val)
+    batches = view.loader(view.train, shuffle=True)
     optimizer = build_optimizer("adamw", model.parameters(), lr=NET_RATE, weight_decay=0.05)
     epochs = -(-NET_UPDATES // max(1, len(batches)))
     steps = epochs * max(1, len(batches))
 
     def validate() -> dict[str, float]:
-        model.eval()
-        with torch.inference_mode():
-            pairs = [(model(view.preprocessing.normalise(b.images)), b.targets) for b in val.epoch(0)]
-        logits, targets = torch.cat([p[0] for p in pairs]), torch.cat([p[1] for p in pairs])
-        return {"loss": float(nn.functional.cross_entropy(logits, targets)),
-                task.headline: float((logits.argmax(1) == targets).float().mean())}
+        found = _answers(model.eval(), view, view.val)
+        return {"loss": float(nn.functional.nll_loss(found.probs.log(), found.targets)),
+                task.headline: task.headline_value(found)}
 
     with tempfile.TemporaryDirectory() as folder:
         store = CheckpointStore(Path(folder))
@@ -157,11 +154,11 @@ def _small_net(view: View) -> nn.Module:
     return model.eval()
 
 
-@torch.inference_mode()
-def _answers(model: nn.Module, view: View) -> ClassPredictions:
-    parts = [(model(view.preprocessing.normalise(batch.images)).softmax(1), batch.targets, batch.index)
-             for batch in view.loader(view.test).epoch(0)]
-    return ClassPredictions(*(torch.cat(column) for column in zip(*parts, strict=True)))
+def _answers(model: nn.Module, view: View, indices: np.ndarray) -> ClassPredictions:
+    task = Classification(preprocessing=view.preprocessing, loss_function=get_loss("cross_entropy"))
+    parts = [task.predict(model, batch) for batch in view.loader(indices).epoch(0)]
+    return ClassPredictions(torch.cat([part.probs for part in parts]), torch.cat([part.targets for part in parts]),
+                            torch.cat([part.index for part in parts]))
 
 
 RUNGS = (

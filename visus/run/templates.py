@@ -12,10 +12,10 @@ import torch
 from PIL import Image
 from torch import Tensor, nn
 
-from visus.core.errors import ResourceError
+from visus.core.errors import ResourceError, UserError
 from visus.core.files import write_bytes
 from visus.core.record import RunFolder
-from visus.explain.filters import filter_pictures, not_affine, weight_templates
+from visus.explain.filters import filter_pictures, weight_templates
 
 FILE = "templates.json"
 MOST = 20  # classes that are drawn
@@ -27,7 +27,10 @@ def templates_of(model: nn.Module, shape: tuple[int, int, int]) -> Tensor | None
     that is affine in its pixels. shape: of an image, (C, H, W)."""
     if any(isinstance(module, nn.Conv2d | nn.LayerNorm | nn.ReLU) for module in model.modules()):  # no pass is needed
         return None
-    return weight_templates(model, shape) if not_affine(model, shape) is None else None
+    try:
+        return weight_templates(model, shape)
+    except UserError:  # it is not affine
+        return None
 
 
 def draw_templates(folder: RunFolder, model: nn.Module, shape: tuple[int, int, int], classes: Sequence[str]) -> None:
