@@ -75,17 +75,29 @@ class Preprocessing:
         from visus.ops.resample import center_crop, pad_to
 
         images = to_channels(images, self.channels)
-        height, width = images.shape[-2:]
+        scaled = resize(images, self._scaled(*images.shape[-2:]), self.interpolation)
+        return center_crop(scaled, self.size) if self.resize == "crop" else pad_to(scaled, self.size, self.background)
+
+    def resized_array(self, pixels: np.ndarray) -> np.ndarray:
+        """uint8 [H, W, 1 or 3] -> uint8 [height, width, channels]: the same bytes as `resized`, without torch."""
+        from visus.ops import resample_arrays as arrays
+
+        image = arrays.to_channels(pixels, self.channels)
+        if self.resize == "squash":
+            return np.ascontiguousarray(arrays.resize(image, self.size, self.interpolation))
+        scaled = arrays.resize(image, self._scaled(*image.shape[:2]), self.interpolation)
+        if self.resize == "crop":
+            return np.ascontiguousarray(arrays.center_crop(scaled, self.size))
+        return arrays.pad_to(scaled, self.size, self.background)
+
+    def _scaled(self, height: int, width: int) -> tuple[int, int]:
+        """The (height, width) of the whole image before it is cropped or padded to `size`."""
         target_h, target_w = self.size
         if self.resize == "crop":
             scale = max(target_h / self.crop_fraction / height, target_w / self.crop_fraction / width)
-            scaled = (max(target_h, round(height * scale)), max(target_w, round(width * scale)))
-            out = center_crop(resize(images, scaled, self.interpolation), self.size)
-        else:
-            scale = min(target_h / height, target_w / width)
-            scaled = (max(1, min(target_h, round(height * scale))), max(1, min(target_w, round(width * scale))))
-            out = pad_to(resize(images, scaled, self.interpolation), self.size, self.background)
-        return out
+            return max(target_h, round(height * scale)), max(target_w, round(width * scale))
+        scale = min(target_h / height, target_w / width)
+        return max(1, min(target_h, round(height * scale))), max(1, min(target_w, round(width * scale)))
 
     def normalise(self, images: Tensor) -> Tensor:
         """float [B, C, H, W] in [0, 1] -> (images - mean) / std."""
