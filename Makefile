@@ -25,7 +25,7 @@ $(VENV)/.installed: $(BIN)/python constraints.txt pyproject.toml
 	@touch $@
 
 $(VENV)/.installed-test: $(VENV)/.installed
-	$(PIP) install -q -c constraints.txt -e '.[test,parity,tensorboard,plots,fast,parquet]'
+	$(PIP) install -q -c constraints.txt -e '.[test,parity,tensorboard,plots,fast,parquet,export,openvino,serve]'
 	@touch $@
 
 clean:
