@@ -5,7 +5,7 @@ VENV   ?= .venv
 BIN    := $(VENV)/bin
 PIP    := $(BIN)/python -m pip --disable-pip-version-check
 
-.PHONY: demo test lint clean
+.PHONY: demo test browser clean
 
 demo: $(VENV)/.installed
 	$(BIN)/visus train digits
@@ -14,6 +14,13 @@ test: $(VENV)/.installed-test
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+# What the tests of the web page drive, where the machine has Debian's packages and we may install them.
+browser:
+	@if command -v chromium >/dev/null && command -v chromedriver >/dev/null; then echo "chromium is there"; \
+	elif command -v apt-get >/dev/null && [ "$$(id -u)" = 0 ]; then \
+	apt-get -qq update && DEBIAN_FRONTEND=noninteractive apt-get -qq install -y --no-install-recommends chromium chromium-driver; \
+	else echo "Install chromium and chromedriver to run tests/browser; without them they are skipped" >&2; exit 1; fi
 
 $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
