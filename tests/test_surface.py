@@ -14,7 +14,8 @@ PUBLIC = {"train", "resume", "evaluate", "predict", "explain", "attack", "calibr
           "create_model", "load_weights", "list_models", "describe_model", "layer_tables", "fold_batch_norm",
           "reparameterise", "to_fully_convolutional", "dense_evaluate", "multi_scale_evaluate", "conv_output_size",
           "chain_geometry", "ensemble", "probe", "tune", "demo", "list_demos", "regions", "show_data", "doctor",
-          "export", "optimize", "bench", "compress", "serve", "monitor", "diagnose", "Watcher", "check_gradients", "errors", "__version__"}
+          "export", "optimize", "bench", "compress", "serve", "monitor", "diagnose", "Watcher", "check_gradients",
+          "errors", "__version__"}
 
 
 def fresh(code: str) -> str:

@@ -30,7 +30,7 @@ def data(tmp_path):
 
 def trained(data, tmp_path, **values):
     return visus.train(str(data), out=str(tmp_path / "run"), progress=False, values={
-        "model.name": "resnet20", "model.config.depth": 8, "train.epochs": 3, "train.threads": 1,
+        "model.name": "resnet20", "model.config.depth": 1, "train.epochs": 3, "train.threads": 1,
         "train.layout": "contiguous", "data.workers": 0, **values})
 
 

@@ -1,5 +1,8 @@
 """Classify images with a run's model: files, folders, globs, or '-' for a list of paths on standard input.
 
+  visus predict runs/photos-1 new/*.jpg
+  visus predict runs/photos-1/export/bundle new/    what visus export wrote answers without torch
+
 The network sees exactly the pixels that validation saw: orientation, colour and size are handled by the same code."""
 
 from __future__ import annotations
@@ -13,7 +16,8 @@ if TYPE_CHECKING:
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    parser.add_argument("run", metavar="RUN", help="run folder, such as runs/digits-1")
+    parser.add_argument("run", metavar="RUN", help="run folder, such as runs/digits-1, or a bundle or .onnx file "
+                        "that visus export wrote")
     parser.add_argument("paths", nargs="+", metavar="PATH", help="images, folders, globs, or - for standard input")
     parser.add_argument("--output", choices=("table", "jsonl", "csv"), default="table", help="default: table")
     parser.add_argument("--top", type=int, default=5, metavar="N", help="classes per image (default: 5)")
@@ -30,9 +34,13 @@ def run(arguments: argparse.Namespace) -> int:
 
     from visus.core.errors import UserError
     from visus.run import predict as verb
+    from visus.run.predict import is_bundle
 
     if arguments.top < 1:
         raise UserError("must be at least 1", where=f"--top {arguments.top}")
+    if arguments.calibrated and is_bundle(arguments.run):
+        print("note: what was exported corrects its probabilities by itself; --calibrated changes nothing",
+              file=sys.stderr)
     paths = (path for given in arguments.paths for path in (verb.stdin_paths() if given == "-" else [given]))
     answers = verb.iter_predictions(arguments.run, paths, top=arguments.top, device=arguments.device,
                                     on_bad_image=arguments.on_bad_image, keep_pixels=bool(arguments.annotate),

@@ -85,10 +85,11 @@ class Preprocessing:
         image = arrays.to_channels(pixels, self.channels)
         if self.resize == "squash":
             return np.ascontiguousarray(arrays.resize(image, self.size, self.interpolation))
-        scaled = arrays.resize(image, self._scaled(*image.shape[:2]), self.interpolation)
+        scaled = self._scaled(*image.shape[:2])
         if self.resize == "crop":
-            return np.ascontiguousarray(arrays.center_crop(scaled, self.size))
-        return arrays.pad_to(scaled, self.size, self.background)
+            window = arrays.centre(scaled, self.size)
+            return np.ascontiguousarray(arrays.resize(image, scaled, self.interpolation, window))
+        return arrays.pad_to(arrays.resize(image, scaled, self.interpolation), self.size, self.background)
 
     def _scaled(self, height: int, width: int) -> tuple[int, int]:
         """The (height, width) of the whole image before it is cropped or padded to `size`."""

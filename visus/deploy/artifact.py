@@ -13,7 +13,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -26,6 +26,7 @@ from visus.deploy.onnx_file import read_about
 FORMAT = 1
 NAME = "bundle.json"
 ONNX, MODEL, GOLDEN, REFERENCE, CHOICES = "model.onnx", "model", "golden.npz", "reference.json", "choices.json"
+OPENVINO = ("model.xml", "model.bin")
 PASSPORT, CARD, LICENCE = "passport.json", "card.json", "LICENSE.txt"
 
 
@@ -35,8 +36,9 @@ class Bundle:
 
     about has: format, model, task ('classification' or 'multilabel'), preprocessing, thresholds (a probability for
     each label from which on it is given; for 'multilabel'), calibration (the record or None), precision ('float32',
-    'float16', 'int8'), licence, version (of visus), created, run (id), golden (the comparison's figures), and, of a
-    folder, files {name: SHA-256}.
+    'float16', 'int8'), licence, version (of visus), created, run (id), golden (the comparison's figures), runtime
+    ('onnxruntime' or 'openvino'), batch (of so many images, where that is fixed) and, of a folder, files
+    {name: SHA-256}.
     """
 
     path: Path
@@ -71,6 +73,15 @@ class Bundle:
         return self.path if self.path.is_file() else self.path / ONNX
 
     @property
+    def graph(self) -> Path:
+        """The file that is computed: model.onnx, or the model.xml of an OpenVINO folder."""
+        return self.path / OPENVINO[0] if self.runtime == "openvino" else self.onnx
+
+    @property
+    def runtime(self) -> str:
+        return str(self.about.get("runtime", "onnxruntime"))
+
+    @property
     def model_folder(self) -> Path | None:
         """Where the torch model lies, for what needs gradients; None of a single file."""
         folder = self.path / MODEL
@@ -79,8 +90,8 @@ class Bundle:
     @property
     def identity(self) -> str:
         """SHA-256 of the graph: equal for bundles that compute the same."""
-        files = self.about.get("files", {})
-        return str(files[ONNX]) if ONNX in files else sha256(self.onnx)
+        files = self.about.get("files") or {}
+        return str(files[self.graph.name]) if self.graph.name in files else sha256(self.graph)
 
 
 def is_bundle(path: str | os.PathLike[str]) -> bool:
@@ -90,8 +101,8 @@ def is_bundle(path: str | os.PathLike[str]) -> bool:
 
 
 def read_bundle(path: str | os.PathLike[str], verify: bool = True) -> Bundle:
-    """The bundle, its files compared with their SHA-256 (`verify`). Raises CheckpointError for a missing, damaged or
-    newer one."""
+    """The bundle, all its files compared with their SHA-256 (`verify`). Raises CheckpointError for one that is missing,
+    damaged or newer."""
     path = Path(os.fspath(path))
     if path.suffix.lower() == ".onnx":
         about, where = read_about(path), path
@@ -104,15 +115,33 @@ def read_bundle(path: str | os.PathLike[str], verify: bool = True) -> Bundle:
         raise CheckpointError(f"was written by a newer version of visus (format {about['format']})", where=where,
                               remedy="Upgrade: pip install -U visus")
     bundle = Bundle(path, about)
-    if verify and path.is_dir():
-        for name, digest in about.get("files", {}).items():
-            file = child(path, name)
-            if not file.is_file():
-                raise CheckpointError("is missing from the bundle", where=file, remedy="Copy the bundle again, whole")
-            if sha256(file) != digest:
-                raise CheckpointError("is damaged: its SHA-256 is not the one in bundle.json", where=file,
-                                      remedy="Copy the bundle again, or export the run once more")
+    try:
+        if min(len(bundle.labels), len(bundle.preprocessing.size)) < 1 or len(bundle.thresholds) != len(bundle.labels):
+            raise ValueError("labels, sizes or thresholds do not fit together")
+    except (TypeError, ValueError, AttributeError) as error:
+        raise CheckpointError(f"does not describe a model: {error}", where=where,
+                              remedy="Copy the bundle again, or export the run once more") from None
+    if verify:
+        verify_files(bundle)
     return bundle
+
+
+def verify_files(bundle: Bundle, names: Iterable[str] | None = None) -> None:
+    """Compare files of the folder (None: all) with the SHA-256 in bundle.json. Raises CheckpointError for one that is
+    missing, damaged or not named there."""
+    if not bundle.path.is_dir():
+        return
+    files = bundle.about.get("files") or {}
+    if not isinstance(files, dict) or not files:
+        raise CheckpointError("does not name the files of the bundle", where=bundle.path / NAME,
+                              remedy="Copy the bundle again, or export the run once more")
+    for name in files if names is None else names:
+        file = child(bundle.path, name)
+        if not file.is_file():
+            raise CheckpointError("is missing from the bundle", where=file, remedy="Copy the bundle again, whole")
+        if sha256(file) != files.get(name):
+            raise CheckpointError("is damaged: its SHA-256 is not the one in bundle.json", where=file,
+                                  remedy="Copy the bundle again, or export the run once more")
 
 
 def seal(path: Path, about: Mapping[str, Any]) -> Bundle:

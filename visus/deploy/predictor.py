@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
+from visus.core.files import child
 from visus.core.images import MAX_PIXELS, ReadImage, read_image
-from visus.deploy.artifact import Bundle, read_bundle
+from visus.deploy.artifact import CHOICES, ONNX, OPENVINO, Bundle, read_bundle, verify_files
 from visus.deploy.session import Session, open_session
 
 
@@ -52,12 +53,26 @@ class Predictor:
 def open_predictor(path: str | os.PathLike[str], *, backend: str | None = None, threads: int | None = None,
                    verify: bool = True) -> Predictor:
     """A bundle or .onnx file, ready to answer. backend, threads: None takes what `visus optimize` chose for this
-    machine, else onnxruntime on one thread. Raises CheckpointError, MissingExtra."""
-    bundle = read_bundle(path, verify)
-    chosen = _chosen(bundle)
-    return Predictor(bundle, open_session(bundle.onnx, backend or chosen.get("backend", "onnxruntime"),
-                                          threads or int(chosen.get("threads", 1))))
+    machine, else onnxruntime on one thread. verify: of a bundle, the graph, which alone is computed (`visus export
+    --check` looks at all files). Raises CheckpointError, MissingExtra."""
+    bundle = read_bundle(path, verify=False)
+    if verify:
+        verify_files(bundle, [bundle.graph.name, *OPENVINO[1:]] if bundle.runtime == "openvino" else [ONNX])
+    if bundle.runtime == "openvino":
+        from visus.deploy.openvino_file import open_openvino
+
+        return Predictor(bundle, open_openvino(bundle.graph, threads or 1))
+    chosen = _chosen(bundle) if backend is None else {}
+    graph = child(bundle.path, str(chosen["file"])) if "file" in chosen else bundle.onnx
+    return Predictor(bundle, open_session(graph, backend or chosen.get("backend", "onnxruntime"),
+                                          threads or int(chosen.get("threads", 1)),
+                                          batch=int(bundle.about.get("batch") or 1)))
 
 
 def _chosen(bundle: Bundle) -> dict[str, Any]:
-    return {}
+    """What `visus optimize` found; a bundle without choices does not pay for the import."""
+    if not (bundle.path / CHOICES).is_file():
+        return {}
+    from visus.deploy.machine import chosen
+
+    return chosen(bundle, int(bundle.about.get("batch") or 1))

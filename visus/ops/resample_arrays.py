@@ -2,12 +2,19 @@
 
 The arithmetic is that of torch's antialiased uint8 kernels, which is Pillow's: the kernel is widened by the scale when
 shrinking, its weights are rounded to 16-bit fixed point, columns come before rows, and each pass rounds to uint8.
+
+The sums of products are whole numbers below 2^31: a weight has at most 22 bits after the point and the weights of a
+place sum to 1, their absolute values to less than 2, so that 255 * 2 * 2^22 < 2^31. Floats hold such numbers exactly,
+float32 up to 2^24 and float64 up to 2^53, and so a pass is a product with a banded matrix, block by block, whatever the
+order of its additions.
 """
 
 from __future__ import annotations
 
 import functools
 import math
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -15,6 +22,8 @@ from visus.core.errors import UserError
 
 _LUMA = (19595, 38470, 7471)  # ITU-R 601 in 16-bit fixed point, as in ops.resample
 _CUBIC = -0.5                 # the a of Keys' kernel that antialiased resampling takes (Pillow, torch)
+_BLOCK = 16                   # outputs of a block: narrower ones cost calls, wider ones products with 0
+_PRODUCTS = 250_000           # of one matrix product: libraries compute larger ones on several threads
 
 
 def to_channels(image: np.ndarray, channels: int) -> np.ndarray:
@@ -28,29 +37,44 @@ def to_channels(image: np.ndarray, channels: int) -> np.ndarray:
     return ((luma + 0x8000) >> 16).astype(np.uint8)[..., None]
 
 
-def resize(image: np.ndarray, size: tuple[int, int], interpolation: str = "bilinear") -> np.ndarray:
-    """uint8 [H, W, C] -> [height, width, C], size = (height, width). Raises UserError for an unknown interpolation."""
-    height, width = image.shape[:2]
-    if (height, width) == tuple(size):
-        return image
-    if interpolation == "nearest":
-        rows, columns = _nearest(height, size[0]), _nearest(width, size[1])
-        return image[rows][:, columns]
-    if interpolation not in ("bilinear", "bicubic"):
+def resize(image: np.ndarray, size: tuple[int, int], interpolation: str = "bilinear",
+           window: tuple[int, int, int, int] | None = None) -> np.ndarray:
+    """uint8 [H, W, C] -> [height, width, C], size = (height, width). window: (top, left, height, width) of the part of
+    the result that is wanted; the rest is not computed. Raises UserError for an unknown interpolation."""
+    if interpolation not in ("bilinear", "bicubic", "nearest"):
         raise UserError("is not an interpolation", where=f"interpolation={interpolation}",
                         remedy="Take bilinear, bicubic or nearest")
-    if width != size[1]:
-        image = _along(image.transpose(1, 0, 2), size[1], interpolation).transpose(1, 0, 2)
-    if height != size[0]:
-        image = _along(image, size[0], interpolation)
-    return np.ascontiguousarray(image)
-
-
-def center_crop(image: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """[H, W, C] -> its centre; an odd remainder goes to the bottom and right."""
+    top, left, rows, columns = window or (0, 0, *size)
     height, width = image.shape[:2]
-    top, left = round((height - size[0]) / 2), round((width - size[1]) / 2)
-    return image[top:top + size[0], left:left + size[1]]
+    if interpolation == "nearest":
+        if height != size[0]:
+            image = image[_nearest(height, size[0])[top:top + rows]]
+        else:
+            image = image[top:top + rows]
+        return image[:, _nearest(width, size[1])[left:left + columns]] if width != size[1] else \
+            image[:, left:left + columns]
+    down = None if height == size[0] else _band(height, size[0], interpolation, top, rows)
+    across = None if width == size[1] else _band(width, size[1], interpolation, left, columns)
+    if down is None:
+        image = image[top:top + rows]
+    else:
+        image = image[down.low:down.high]  # the rows that are read
+    if across is None:
+        image = image[:, left:left + columns]
+        if down is None:
+            return image
+    planes = np.ascontiguousarray(image.transpose(2, 0, 1))  # [C, H, W]
+    if across is not None:
+        planes = _across(planes, across)
+    if down is not None:
+        planes = _down(planes, down)
+    return np.stack(list(planes.astype(np.uint8, copy=False)), -1)  # quicker than a transposed copy
+
+
+def centre(whole: tuple[int, int], size: tuple[int, int]) -> tuple[int, int, int, int]:
+    """The window (top, left, height, width) of `size` in the middle of `whole`, both (height, width); an odd remainder
+    goes to the bottom and right."""
+    return round((whole[0] - size[0]) / 2), round((whole[1] - size[1]) / 2), *size
 
 
 def pad_to(image: np.ndarray, size: tuple[int, int], background: tuple[int, int, int]) -> np.ndarray:
@@ -64,15 +88,75 @@ def pad_to(image: np.ndarray, size: tuple[int, int], background: tuple[int, int,
     return canvas
 
 
-def _along(image: np.ndarray, out: int, interpolation: str) -> np.ndarray:
-    """uint8 [N, M, C] -> [out, M, C]."""
-    first, weights, precision = _taps(image.shape[0], out, interpolation)
-    rows = image.reshape(image.shape[0], -1)
-    total = np.full((out, rows.shape[1]), 1 << (precision - 1), np.int32)
-    for tap in range(weights.shape[1]):  # one pass for each tap of the kernel, over all of the image
-        at = np.minimum(first + tap, image.shape[0] - 1)  # beyond the kernel's end the weight is 0
-        total += rows[at] * weights[:, tap, None]
-    return np.clip(total >> precision, 0, 255).astype(np.uint8).reshape(out, *image.shape[1:])
+@dataclass(frozen=True, eq=False)
+class _Band:
+    """The weights of some outputs of a pass as blocks on the diagonal of a matrix.
+
+    blocks: (first and last + 1 output, first and last + 1 input, weights [inputs, outputs]). low, high: the inputs that
+    are read; those of the blocks count from `low`. kind: the float type in which every sum is exact: of whole numbers,
+    all divided by one power of 2. clip: whether a rounded sum can lie outside of 0..255.
+    """
+
+    blocks: tuple[tuple[int, int, int, int, np.ndarray], ...]
+    outputs: int
+    low: int
+    high: int
+    kind: type[np.floating[Any]]
+    clip: bool
+
+
+@functools.lru_cache(maxsize=64)
+def _band(side: int, out: int, interpolation: str, start: int, count: int) -> _Band:
+    """Of the outputs start to start + count - 1."""
+    first, weights, precision = _taps(side, out, interpolation)
+    first, weights = first[start:start + count], weights[start:start + count]
+    taps = weights.shape[1]
+    largest = 255 * int(np.abs(weights.astype(np.int64)).sum(1).max()) + (1 << (precision - 1))
+    assert largest < 1 << 31
+    kind: type[np.floating[Any]] = np.float32 if largest < 1 << 24 else np.float64
+    low, high = int(first[0]), min(side, int(first.max()) + taps)
+    blocks = []
+    for at in range(0, count, _BLOCK):
+        until = min(count, at + _BLOCK)
+        begin, end = int(first[at]), min(side, int(first[until - 1]) + taps)
+        matrix = np.zeros((end - begin, until - at), kind)
+        for place in range(at, until):
+            inside = min(taps, end - int(first[place]))  # beyond the kernel's end the weights are 0
+            matrix[first[place] - begin:first[place] - begin + inside, place - at] = weights[place, :inside]
+        matrix *= 2.0 ** -precision
+        blocks.append((at, until, begin - low, end - low, matrix))
+    clip = bool((weights < 0).any() or largest >= 256 << precision)
+    return _Band(tuple(blocks), count, low, high, kind, clip)
+
+
+def _across(planes: np.ndarray, band: _Band) -> np.ndarray:
+    """[C, H, W] -> whole numbers in 0..255 [C, H, outputs]."""
+    lines = planes[:, :, band.low:band.high].reshape(-1, band.high - band.low).astype(band.kind)
+    total = np.empty((len(lines), band.outputs), band.kind)
+    for at, until, begin, end, matrix in band.blocks:
+        step = max(1, _PRODUCTS // matrix.size)
+        for line in range(0, len(lines), step):
+            np.matmul(lines[line:line + step, begin:end], matrix, out=total[line:line + step, at:until])
+    return _rounded(total, band).reshape(*planes.shape[:2], band.outputs)
+
+
+def _down(planes: np.ndarray, band: _Band) -> np.ndarray:
+    """[C, H, W], of which the first row is the band's first -> whole numbers in 0..255 [C, outputs, W]."""
+    planes = planes.astype(band.kind, copy=False)
+    total = np.empty((planes.shape[0], band.outputs, planes.shape[2]), band.kind)
+    for at, until, begin, end, matrix in band.blocks:
+        step = max(1, _PRODUCTS // matrix.size)
+        for plane, sums in zip(planes, total, strict=True):
+            for column in range(0, planes.shape[2], step):
+                np.matmul(matrix.T, plane[begin:end, column:column + step], out=sums[at:until, column:column + step])
+    return _rounded(total, band)
+
+
+def _rounded(total: np.ndarray, band: _Band) -> np.ndarray:
+    total += 0.5
+    if band.clip:
+        np.clip(total, 0, 255, out=total)
+    return np.floor(total, out=total)
 
 
 @functools.lru_cache(maxsize=64)

@@ -99,10 +99,13 @@ def predict_split(model: nn.Module, task: Classification | MultiLabel, loader: L
 
 def finish_run(folder: RunFolder, recipe: Recipe, samples: Samples, splits: dict[str, np.ndarray],
                preprocessing: Preprocessing, task: Classification | MultiLabel, store: CheckpointStore,
-               position: Position, device: torch.device, display: Display, seconds: float, stop: StopRequest) -> None:
-    """The best weights become the portable model; both held-out splits are measured; the report is drawn."""
+               position: Position, device: torch.device, display: Display, seconds: float, stop: StopRequest,
+               net: nn.Module | None = None) -> None:
+    """The best weights become the portable model; both held-out splits are measured; the report is drawn. net: what
+    the weights belong to, where it is not what the recipe builds."""
     weights = read_state_dict(store.folder / BEST)
-    model = build_model(recipe.with_values({"model.weights": None}), preprocessing, len(samples.classes))
+    model = net if net is not None else build_model(recipe.with_values({"model.weights": None}), preprocessing,
+                                                    len(samples.classes))
     model.load_state_dict(weights, strict=True)
     model = model.to(device).eval()
     if recipe.train.layout == "channels_last":

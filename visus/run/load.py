@@ -8,8 +8,10 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from visus.core.errors import RunError
 from visus.core.preprocessing import Preprocessing
 from visus.core.record import Evaluation, Finding, RunFolder
+from visus.deploy.artifact import is_bundle
 from visus.run.bundle import TrainedModel, load_model
 from visus.run.evaluate import evaluate
 from visus.run.predict import Prediction, predict
@@ -94,4 +96,7 @@ class Run:
 
 def load(path: str | Path) -> Run:
     """Open a run folder. Raises RunError when it is not one, or of a newer version."""
+    if is_bundle(path):
+        raise RunError("is what visus export wrote, not a run", where=path,
+                       remedy="Ask it with visus.predict, or load the run that it was exported from")
     return Run(RunFolder.open(path))

@@ -88,12 +88,14 @@ def chart_models(out: str | Path, task: str | None = None, family: str | None = 
 
 def create_model(name: str, *, num_classes: int | None = None, in_channels: int | None = None,
                  image_size: int | None = None, weights: str | Path | Mapping[str, Tensor] | None = None,
-                 origin: str = "visus", normalisation: Mapping[str, str] | None = None, **config: Any) -> nn.Module:
+                 origin: str = "visus", normalisation: Mapping[str, str] | None = None,
+                 surgery: Mapping[str, Any] | None = None, **config: Any) -> nn.Module:
     """Build a registered model; it carries its frozen `config`.
 
     None keeps the variant's value. image_size: side in pixels; a model that takes any size has no such field,
     and builds the same with or without it. config: any other field of the model's config. normalisation: another one
-    than the model's, as fields of `visus.layers.normalise.Normalisation`: {"norm": "group"}.
+    than the model's, as fields of `visus.layers.normalise.Normalisation`: {"norm": "group"}. surgery: how its layers
+    were changed since, as `visus compress` noted it (visus.deploy.surgery).
     weights: a file or state dict, whose tensors bear `origin`'s names, or the name of a public origin, such as
     'torchvision' or 'timm', whose file is fetched once into the cache; fields of the config that this file needs are
     then set, where they are not given. Where num_classes or in_channels is given and
@@ -102,7 +104,8 @@ def create_model(name: str, *, num_classes: int | None = None, in_channels: int 
     that do not fit, DownloadError for ones that cannot be fetched.
     """
     model, notes = make_model(name, num_classes=num_classes, in_channels=in_channels, image_size=image_size,
-                              weights=weights, origin=origin, normalisation=normalisation, **config)
+                              weights=weights, origin=origin, normalisation=normalisation,
+                              surgery=surgery, **config)
     for note in notes:
         LOG.warning("%s: %s", name, note)
     return model
@@ -111,7 +114,8 @@ def create_model(name: str, *, num_classes: int | None = None, in_channels: int 
 def make_model(name: str, *, num_classes: int | None = None, in_channels: int | None = None,
                image_size: int | None = None, weights: str | Path | Mapping[str, Tensor] | None = None,
                origin: str = "visus", progress: Callable[[int, int | None], None] | None = None,
-               normalisation: Mapping[str, str] | None = None, **config: Any) -> tuple[nn.Module, list[str]]:
+               normalisation: Mapping[str, str] | None = None, surgery: Mapping[str, Any] | None = None,
+               **config: Any) -> tuple[nn.Module, list[str]]:
     """As `create_model`, and what was changed in the weights on the way. progress: of a download."""
     entry = entry_of(name)
     build: Any = entry.build
@@ -133,6 +137,10 @@ def make_model(name: str, *, num_classes: int | None = None, in_channels: int | 
         from visus.layers.normalise import Normalisation, renormalise
 
         renormalise(model, Normalisation.of(normalisation))
+    if surgery:
+        from visus.deploy.surgery import operate
+
+        operate(model, surgery)
     if weights is None:
         return model, []
     if public:
@@ -228,19 +236,23 @@ def _shaped_by(model: Any, **changed: Any) -> list[str]:
     from visus.layers.normalise import normalisation_of, renormalise
 
     with on_meta():
-        built = type(model)(replace(model.config, **changed))
+        built, plain = type(model)(replace(model.config, **changed)), model
         renormalise(built, normalisation_of(model))
-        other = built.state_dict()
-    return [name for name, tensor in model.state_dict().items() if other[name].shape != tensor.shape]
+        if getattr(model, "surgery", None):  # of sizes of its own: what its config builds is compared
+            plain = type(model)(model.config)
+            renormalise(plain, normalisation_of(model))
+        other, own = built.state_dict(), plain.state_dict()
+    return [name for name in model.state_dict() if name in own and other[name].shape != own[name].shape]
 
 
 def model_config(model: Any) -> dict[str, Any]:
-    """All that `create_model` needs to build the same again: the fields of its config and, where it was changed, the
-    normalisation."""
+    """All that `create_model` needs to build the same again: the fields of its config and, where they were changed, the
+    normalisation and the layers."""
     from visus.layers.normalise import normalisation_of
 
-    found = normalisation_of(model)
-    return {**vars(model.config), **({"normalisation": asdict(found)} if found.changes else {})}
+    found, surgery = normalisation_of(model), getattr(model, "surgery", None)
+    return {**vars(model.config), **({"normalisation": asdict(found)} if found.changes else {}),
+            **({"surgery": surgery} if surgery else {})}
 
 
 def head_parameters(model: Any) -> list[str]:

@@ -1,4 +1,6 @@
-"""visus predict: class probabilities for images on disk, in memory, or named on standard input."""
+"""visus predict: class probabilities for images on disk, in memory, or named on standard input.
+
+By a run, with torch, or by what was exported from it, without."""
 
 from __future__ import annotations
 
@@ -9,24 +11,24 @@ import json
 import os
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from PIL import Image, ImageDraw, ImageFont
 
-from visus.core.device import pick_device
 from visus.core.errors import DataError, ImageError, UserError, printable
 from visus.core.files import atomic
 from visus.core.images import EXTENSIONS, looks_like_image, read_image
-from visus.run.bundle import TrainedModel, load_model
+from visus.deploy.artifact import is_bundle
+from visus.deploy.predictor import Predictor, open_predictor
 
 if TYPE_CHECKING:
+    import torch
     from torch import Tensor
 
     from visus.calibrate.choosing import Calibrator
+    from visus.run.bundle import TrainedModel
 
 BATCH = 32
 
@@ -34,7 +36,8 @@ BATCH = 32
 @dataclass(frozen=True)
 class Prediction:
     """One image's answer. labels and probs: the top classes, best first; chosen: the class, or for a model with
-    several labels all with a probability of at least 0.5; notes: how the file was read; error: why it was not."""
+    several labels all with a probability of at least 0.5 (of an exported one: at least their thresholds); notes: how
+    the file was read; error: why it was not."""
 
     source: str
     labels: tuple[str, ...] = ()
@@ -52,42 +55,74 @@ class Prediction:
                                                               in zip(self.labels, self.probs, strict=True)]}
 
 
-def predict(run: TrainedModel | str | os.PathLike[str], images: Iterable[Any] | str | Path, *, top: int = 5,
+def predict(run: TrainedModel | Predictor | str | os.PathLike[str], images: Iterable[Any] | str | Path, *, top: int = 5,
             device: str = "auto", on_bad_image: str = "stop", keep_pixels: bool = False,
             calibrated: bool = False) -> list[Prediction]:
-    """Classify images with a run (or its folder).
+    """Classify images with a run (or its folder), or with a bundle or .onnx file that `visus export` wrote.
 
     images: paths, folders, globs, encoded bytes, or uint8 arrays [H, W] or [H, W, 1 or 3].
 
     The pixels that the network sees are those that validation saw: same decoder, same preprocessing.
     on_bad_image: 'stop' raises the file's ImageError, 'skip' gives a Prediction with `error`.
-    calibrated: probabilities corrected as `visus calibrate` found; UserError where it was not run, or refused.
+    calibrated: probabilities corrected as `visus calibrate` found; UserError where it was not run, or refused. What was
+    exported always corrects them. It is asked image by image, on the processor, and torch is not imported.
     """
     return list(iter_predictions(run, images, top=top, device=device, on_bad_image=on_bad_image,
                                  keep_pixels=keep_pixels, calibrated=calibrated))
 
 
-def iter_predictions(run: TrainedModel | str | os.PathLike[str], images: Iterable[Any] | str | Path, *, top: int = 5,
-                     device: str = "auto", on_bad_image: str = "stop", keep_pixels: bool = False,
+def iter_predictions(run: TrainedModel | Predictor | str | os.PathLike[str], images: Iterable[Any] | str | Path, *,
+                     top: int = 5, device: str = "auto", on_bad_image: str = "stop", keep_pixels: bool = False,
                      calibrated: bool = False) -> Iterator[Prediction]:
-    """As `predict`, one by one, in batches of 32."""
+    """As `predict`, one by one, in batches of 32; by an exported model each as soon as it is there."""
+    if isinstance(images, str | Path | bytes | np.ndarray):
+        images = [images]
+    if isinstance(run, Predictor) or isinstance(run, str | os.PathLike) and is_bundle(run):
+        yield from _by_export(run, images, top, device, on_bad_image, keep_pixels, calibrated)
+        return
+    from visus.core.device import pick_device
+    from visus.run.bundle import TrainedModel, load_model
+
     trained = run if isinstance(run, TrainedModel) else load_model(run)
     calibrator = trained.calibrator if calibrated else None
     if calibrated and calibrator is None:
-        raise UserError("this model has no calibration that helps", where="--calibrated",
-                        remedy="Fit one: visus calibrate RUN, or leave --calibrated out")
+        raise _not_calibrated()
     where = pick_device(device)
     model = trained.model.to(where)
-    if isinstance(images, str | Path | bytes | np.ndarray):
-        images = [images]
     waiting: list[tuple[Prediction, Tensor | None]] = []
     for source in _sources(images):
-        waiting.append(_read(source, trained, on_bad_image, keep_pixels))
+        prediction, pixels = _read(source, trained.preprocessing.background, on_bad_image, keep_pixels)
+        waiting.append((prediction, None if pixels is None else trained.preprocessing.resized(pixels)))
         if len(waiting) == BATCH:
             yield from _classify(waiting, trained, model, where, top, calibrator)
             waiting = []
     if waiting:
         yield from _classify(waiting, trained, model, where, top, calibrator)
+
+
+def _by_export(run: Predictor | str | os.PathLike[str], images: Iterable[Any], top: int, device: str,
+               on_bad_image: str, keep_pixels: bool, calibrated: bool) -> Iterator[Prediction]:
+    if device not in ("auto", "cpu"):
+        raise UserError("what was exported is computed on the processor", where=f"device={device!r}",
+                        remedy="Leave --device out, or give the run that it was exported from")
+    predictor = run if isinstance(run, Predictor) else open_predictor(run)
+    if calibrated and not predictor.bundle.calibrated:
+        raise _not_calibrated()
+    rules, labels = predictor.bundle.preprocessing, predictor.bundle.labels
+    for source in _sources(images):
+        prediction, pixels = _read(source, rules.background, on_bad_image, keep_pixels)
+        if pixels is None:
+            yield prediction
+            continue
+        probs = predictor.probs(predictor.prepared(pixels))
+        best = predictor.top(probs, top)
+        yield replace(prediction, labels=tuple(labels[k] for k, _ in best), probs=tuple(prob for _, prob in best),
+                      chosen=predictor.chosen(probs))
+
+
+def _not_calibrated() -> UserError:
+    return UserError("this model has no calibration that helps", where="--calibrated",
+                     remedy="Fit one: visus calibrate RUN, or leave --calibrated out")
 
 
 def _sources(images: Iterable[Any]) -> Iterator[Any]:
@@ -118,20 +153,22 @@ def expand(path: str | Path) -> list[Path]:
     raise DataError("there is no such file", where=path, remedy="Check the path")
 
 
-def _read(source: Any, trained: TrainedModel, on_bad_image: str, keep_pixels: bool) -> tuple[Prediction, Tensor | None]:
+def _read(source: Any, background: tuple[int, int, int], on_bad_image: str,
+          keep_pixels: bool) -> tuple[Prediction, np.ndarray | None]:
+    """The answer to be, and uint8 [H, W, 1 or 3]; None for a file that cannot be read."""
     name = printable(os.fspath(source)) if isinstance(source, str | Path) else f"<{type(source).__name__}>"
+    notes: tuple[str, ...] = ()
     try:
         if isinstance(source, np.ndarray):
-            pixels, notes = checked(source), ()
+            pixels = checked(source)
         else:
-            read = read_image(source, background=trained.preprocessing.background)
+            read = read_image(source, background=background)
             pixels, notes = read.pixels, read.notes
     except ImageError as error:
         if on_bad_image == "stop":
             raise
         return Prediction(name, error=error.problem), None
-    image = trained.preprocessing.resized(pixels)
-    return Prediction(name, notes=notes, pixels=pixels if keep_pixels else None), image
+    return Prediction(name, notes=notes, pixels=pixels if keep_pixels else None), pixels
 
 
 def checked(array: np.ndarray) -> np.ndarray:
@@ -144,19 +181,10 @@ def checked(array: np.ndarray) -> np.ndarray:
     return array
 
 
-@torch.inference_mode()
 def _classify(waiting: Sequence[tuple[Prediction, Tensor | None]], trained: TrainedModel, model: torch.nn.Module,
               device: torch.device, top: int, calibrator: Calibrator | None) -> Iterator[Prediction]:
-    from dataclasses import replace
-
     images = [image for _, image in waiting if image is not None]
-    probs: list[Tensor] = []
-    if images:
-        batch = torch.stack(images).to(device).float().div_(255)
-        logits = trained.preprocessing.answers(model, batch).float().cpu()
-        found = logits.sigmoid() if trained.task == "multilabel" else logits.softmax(1)
-        probs = list(found if calibrator is None else torch.from_numpy(calibrator(found.numpy())).float())
-    answers = iter(probs)
+    answers = iter(_probs(images, trained, model, device, calibrator) if images else [])
     for prediction, image in waiting:
         if image is None:
             yield prediction
@@ -167,6 +195,18 @@ def _classify(waiting: Sequence[tuple[Prediction, Tensor | None]], trained: Trai
         chosen = labels[:1] if trained.task != "multilabel" else \
             tuple(trained.labels[i] for i in (row >= 0.5).nonzero().flatten().tolist())
         yield replace(prediction, labels=labels, probs=tuple(best.values.tolist()), chosen=chosen)
+
+
+def _probs(images: list[Tensor], trained: TrainedModel, model: torch.nn.Module, device: torch.device,
+           calibrator: Calibrator | None) -> list[Tensor]:
+    """uint8 [C, H, W] each -> float32 [K] each."""
+    import torch
+
+    with torch.inference_mode():
+        batch = torch.stack(images).to(device).float().div_(255)
+        logits = trained.preprocessing.answers(model, batch).float().cpu()
+        found = logits.sigmoid() if trained.task == "multilabel" else logits.softmax(1)
+        return list(found if calibrator is None else torch.from_numpy(calibrator(found.numpy())).float())
 
 
 # -- output ------------------------------------------------------------------------------------------------------
@@ -205,16 +245,19 @@ def _inert(cell: Any) -> Any:
 
 def annotate(prediction: Prediction, folder: Path, number: int) -> Path:
     """The image with its answer drawn under it, as a PNG in `folder`. Needs a prediction made with keep_pixels."""
+    from PIL import Image, ImageDraw, ImageFont
+
     assert prediction.pixels is not None
     pixels = prediction.pixels
     image = Image.fromarray(pixels[..., 0] if pixels.shape[-1] == 1 else pixels).convert("RGB")
     if max(image.size) < 256:
         scale = 256 // max(image.size) + 1
         image = image.resize((image.width * scale, image.height * scale), Image.Resampling.NEAREST)
-    font = ImageFont.load_default(size=max(12, min(28, image.width // 16)))
+    font_size = max(12, min(28, image.width // 16))
+    font = ImageFont.load_default(size=font_size)
     lines = [f"{printable(label)[:40]}  {prob:.1%}" for label, prob in
              list(zip(prediction.labels, prediction.probs, strict=True))[:3]]
-    line_height = round(font.size * 1.4)
+    line_height = round(font_size * 1.4)
     canvas = Image.new("RGB", (image.width, image.height + line_height * len(lines) + 8), "#16202a")
     canvas.paste(image, (0, 0))
     draw = ImageDraw.Draw(canvas)

@@ -276,7 +276,8 @@ def _average(maps: Tensor, stride: int) -> Tensor:
     """3 x 3 means: of the places inside the maps (stride 1), or with zeros beside them (stride 2, sides rounded up)."""
     if stride == 1:
         return F.avg_pool2d(maps, 3, 1, 1, count_include_pad=False)
-    return F.avg_pool2d(maps, 3, 2, _before(maps), ceil_mode=True, divisor_override=9)
+    odd = _before(maps)
+    return F.avg_pool2d(F.pad(maps, (0, 1 - odd[1], 0, 1 - odd[0])), 3, 2, odd)
 
 
 def _highest(maps: Tensor) -> Tensor:

@@ -1,0 +1,162 @@
+"""Every family of classifiers through ONNX Runtime: are the answers on 200 real images those of the original?
+
+    python benchmarks/export_families.py --cifar cifar10_test.npz            # one variant of each family, as published
+    python benchmarks/export_families.py --cifar cifar10_test.npz --tiny     # the small instances of the tests
+
+Weights are drawn from a hash (those of the passports' fingerprints), as initial ones give every class the same. Of a
+net that was not trained all images would get one class, so a factor and an offset for each class centre the logits of
+these images and give them a standard deviation of 2, or less where logits would pass 100 before they are centred; they
+are exported with the net. The original computes in batches by torch, the exported model image by image from its file.
+Bars: the
+largest difference of a probability at most 1e-4, no decision changed. Exit code 1 when one is missed, a family cannot
+be exported, or a variant's file is not found again.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import numpy as np
+import torch
+
+sys.path.insert(0, str(Path(__file__).resolve().parent.parent))
+from visus.core.device import environment
+from visus.core.errors import UserError
+from visus.core.preprocessing import Preprocessing
+from visus.core.weights import hashed_model
+from visus.deploy.golden import Agreement, compare
+from visus.deploy.onnx_file import write_onnx
+from visus.deploy.program import Program
+from visus.deploy.session import open_session
+from visus.models import registry
+from visus.run.models import create_model, passports
+
+OUT = Path(__file__).parent / "results" / "export_families.json"
+TOLERANCE, SPREAD, MOST_LOGIT = 1e-4, 2.0, 100.0
+
+
+def real_images(path: Path | None, count: int, size: int, channels: int = 3) -> np.ndarray:
+    """uint8 [count, size, size, channels]: of CIFAR-10 in an .npz of "q" (planes differenced), else the built-in
+    digits; enlarged to `size`."""
+    import visus.data.builtin
+
+    if path is not None:
+        with np.load(path) as held:
+            planes = held["q"][:, :count].cumsum(-1, dtype=np.uint8).cumsum(-2, dtype=np.uint8)
+        pixels = np.stack([planes[1] + planes[0], planes[0], planes[2] + planes[0]], -1)
+    else:
+        pixels = np.load(Path(visus.data.builtin.__file__).parent / "digits.npz")["images"][:count]
+        pixels = pixels.reshape(len(pixels), *pixels.shape[1:3], 1)
+    rules = Preprocessing(size=(size, size), channels=channels, mean=(0.5,) * channels, std=(0.25,) * channels)
+    return np.stack([rules.resized_array(image) for image in pixels])
+
+
+class Spread(torch.nn.Module):
+    """Logits times a factor plus an offset for each class."""
+
+    def __init__(self, model: torch.nn.Module, factor: torch.Tensor, offset: torch.Tensor):
+        super().__init__()
+        self.model = model
+        self.register_buffer("factor", factor)
+        self.register_buffer("offset", offset)
+
+    def forward(self, images: torch.Tensor) -> torch.Tensor:
+        return self.model(images) * self.factor + self.offset
+
+
+def spread_out(model: torch.nn.Module, rules: Preprocessing, images: np.ndarray, batch: int) -> Program:
+    """The net with a factor and an offset under which these images get different classes."""
+    with torch.inference_mode():
+        logits = torch.cat([rules.answers(model, part.permute(0, 3, 1, 2).float() / 255)
+                            for part in torch.from_numpy(images).split(batch)]).double()
+    factor = torch.minimum(SPREAD / logits.std(0).clamp_min(1e-6), MOST_LOGIT / logits.abs().amax(0).clamp_min(1e-6))
+    return Program(Spread(model, factor.float(), (-factor * logits.mean(0)).float()), rules, "classification").eval()
+
+
+def original(program: Program, images: np.ndarray, batch: int) -> np.ndarray:
+    """float32 [N, K]."""
+    with torch.inference_mode():
+        return np.concatenate([program(torch.from_numpy(images[at:at + batch])).numpy()
+                               for at in range(0, len(images), batch)])
+
+
+def compared(model: torch.nn.Module, size: int, images: np.ndarray, folder: Path, batch: int = 20
+             ) -> tuple[Agreement, dict[str, Any]]:
+    """Export a net and compare; seconds of the export and classes that the images got. Raises UserError where it cannot
+    be exported."""
+    channels = images.shape[-1]
+    rules = Preprocessing(size=(size, size), channels=channels, mean=(0.5,) * channels, std=(0.25,) * channels)
+    program = spread_out(hashed_model(model).float(), rules, images, batch)
+    expected = original(program, images, batch)
+    file = folder / "model.onnx"
+    start = time.process_time()
+    write_onnx(program, torch.from_numpy(images[:2].copy()), file)
+    seconds = time.process_time() - start
+    session = open_session(file)
+    given = np.concatenate([session(image[None]) for image in images])
+    return compare(expected, given), {"export_s": round(seconds, 2), "classes": len(set(expected.argmax(1).tolist()))}
+
+
+def variants() -> dict[str, str]:
+    """module -> the variant that costs least, of every family of classifiers."""
+    known = passports()
+    names = sorted((name for name in registry.index() if known[name].task == "classification"),
+                   key=lambda name: (known[name].macs, name), reverse=True)
+    return dict(sorted({registry.index()[name]: name for name in names}.items()))
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--cifar", type=Path)
+    parser.add_argument("--images", type=int, default=200)
+    parser.add_argument("--tiny", action="store_true")
+    parser.add_argument("--only", default="", help="modules or names, by commas")
+    parser.add_argument("--out", type=Path)
+    arguments = parser.parse_args()
+    out = arguments.out or (OUT.with_stem("export_families_tiny") if arguments.tiny else OUT)
+    torch.set_num_threads(1)
+    known, results, bad = passports(), {}, 0
+    wanted = {word for word in arguments.only.split(",") if word}
+    if arguments.tiny:
+        from tests.rows_models import MODELS
+    for module, name in variants().items():
+        if wanted and not wanted & {module, name, module.rpartition(".")[2]}:
+            continue
+        torch.manual_seed(0)
+        if arguments.tiny:
+            size = MODELS[name].size
+            model = create_model(name, **{"num_classes": 7, "in_channels": 3} | MODELS[name].tiny)
+        else:
+            size = known[name].preprocessing["size"][0]
+            model = create_model(name)
+        channels = getattr(model.config, "in_channels", 3)
+        images = real_images(arguments.cifar, arguments.images, size, channels)
+        row: dict[str, Any] = {"family": known[name].family, "module": module}
+        try:
+            with tempfile.TemporaryDirectory() as folder:
+                found, about = compared(model, size, images, Path(folder))
+            row |= found.to_dict() | about
+            good = found.largest <= TOLERANCE and not found.changed
+        except UserError as error:
+            row["problem"], good = str(error), False
+        results[name] = row
+        bad += not good
+        print(f"{'' if good else 'BAD '}{name}: {json.dumps(row)}", flush=True)
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(json.dumps({"command": ["python", *sys.argv], "tolerance": TOLERANCE, "missed": bad,
+                                   "results": results, "environment": environment()}, indent=2) + "\n")
+    print(f"{len(results)} families, {bad} missed")
+    return 1 if bad else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

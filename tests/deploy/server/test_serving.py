@@ -1,0 +1,271 @@
+"""A worker on a real socket: connections, deadlines, and the end."""
+
+import asyncio
+import contextlib
+import json
+import socket
+import threading
+import time
+
+import pytest
+
+pytest.importorskip("uvicorn", reason="the extra serve is not installed")
+pytest.importorskip("prometheus_client", reason="the extra serve is not installed")
+
+from tests.deploy.server.fake_model import fake_predictor, png
+from visus.core.errors import ResourceError
+from visus.deploy.server.app import make_app
+from visus.deploy.server.service import Service
+from visus.deploy.server.serving import Worker, listen
+from visus.deploy.server.settings import ServerSettings
+
+HOST = b"Host: 127.0.0.1\r\n"
+PREDICT = b"POST /predict HTTP/1.1\r\n" + HOST + b"Content-Type: image/png\r\n"
+
+
+class Running:
+    def __init__(self, predictor=None, **settings):
+        told = ServerSettings(**{"port": 0, "access_log": "", "streams": 1, **settings})
+        self.service = Service(predictor or fake_predictor(), told)
+        self.worker = Worker(make_app(self.service, told), self.service, told)
+        listening = listen(told)
+        self.port = listening.getsockname()[1]
+        self.clean = None
+        ready = threading.Event()
+
+        def run():
+            self.clean = asyncio.run(self.worker.run(listening, ready.set))
+
+        self.thread = threading.Thread(target=run)
+        self.thread.start()
+        assert ready.wait(20)
+
+    def connect(self) -> socket.socket:
+        return socket.create_connection(("127.0.0.1", self.port), 20)
+
+    def ask(self, data: bytes) -> bytes:
+        """All that comes back until the connection is closed."""
+        with self.connect() as connection:
+            connection.sendall(data)
+            return rest(connection)
+
+
+@contextlib.contextmanager
+def running(predictor=None, **settings):
+    server = Running(predictor, **settings)
+    try:
+        yield server
+    finally:
+        server.worker.stop()
+        server.worker.stop()
+        server.thread.join(20)
+        assert not server.thread.is_alive()
+
+
+def rest(connection: socket.socket) -> bytes:
+    found = b""
+    with contextlib.suppress(ConnectionResetError):
+        while data := connection.recv(65536):
+            found += data
+    return found
+
+
+def posted(image: bytes = png(), more: bytes = b"") -> bytes:
+    return PREDICT + more + b"Content-Length: %d\r\n\r\n" % len(image) + image
+
+
+def status(answer: bytes) -> int:
+    return int(answer.split(b" ", 2)[1]) if answer else 0
+
+
+def until(condition, seconds: float = 10) -> bool:
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        if condition():
+            return True
+        time.sleep(0.01)
+    return False
+
+
+def test_one_connection_carries_many_requests_pipelined_too():
+    with running() as server:
+        answer = server.ask(posted() * 3 + posted(more=b"Connection: close\r\n"))
+    assert answer.count(b"HTTP/1.1 200 OK") == 4 and answer.count(b'"predicted":["light"]') == 4
+    assert b"\r\ndate: " in answer and b"server: " not in answer
+
+
+def test_slow_headers_slow_bodies_and_idle_connections_are_ended_and_told_why():
+    with running(header_seconds=0.6, body_seconds=0.8, keep_alive_seconds=0.5) as server:
+        silent, headers, body, drip, idle = (server.connect() for _ in range(5))
+        headers.sendall(b"POST /pre")
+        body.sendall(posted()[:-5])
+        drip.sendall(posted(bytes(1000))[:-990])
+        idle.sendall(b"GET /v2 HTTP/1.1\r\n" + HOST + b"\r\n")
+        start = time.monotonic()
+
+        def trickle():
+            with contextlib.suppress(OSError):
+                while time.monotonic() - start < 8:
+                    drip.sendall(b"x")
+                    time.sleep(0.1)
+
+        thread = threading.Thread(target=trickle)
+        thread.start()
+        answers = {name: rest(one) for name, one in [("silent", silent), ("headers", headers), ("body", body),
+                                                     ("drip", drip), ("idle", idle)]}
+        took = time.monotonic() - start
+        thread.join()
+        for one in (silent, headers, body, drip, idle):
+            one.close()
+        assert until(lambda: not server.worker.state.connections and not server.worker.lingering)
+    assert took < 6
+    assert {name: status(answer) for name, answer in answers.items()} == {
+        "silent": 408, "headers": 408, "body": 408, "drip": 408, "idle": 200}
+
+
+def test_a_reader_that_takes_nothing_is_ended():
+    with running(body_seconds=0.5) as server:
+        with server.connect() as connection:
+            connection.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4096)
+            with contextlib.suppress(OSError):
+                connection.settimeout(8)
+                while True:
+                    connection.sendall(b"GET /openapi.json HTTP/1.1\r\n" + HOST + b"\r\n")
+        assert until(lambda: not server.worker.state.connections)
+        assert status(server.ask(posted(more=b"Connection: close\r\n"))) == 200
+
+
+def test_a_body_that_ends_early_is_400():
+    with running() as server, server.connect() as connection:
+        connection.sendall(posted()[:-5])
+        connection.shutdown(socket.SHUT_WR)
+        answer = rest(connection)
+    assert status(answer) == 400 and b"body_incomplete" in answer
+
+
+def test_an_early_refusal_reaches_a_client_that_is_still_sending():
+    with running(max_body_bytes=1 << 16, max_held_bytes=1 << 20) as server, server.connect() as connection:
+        connection.sendall(PREDICT + b"Content-Length: 50000000\r\n\r\n" + bytes(1 << 17))
+        answer = rest(connection)
+    assert status(answer) == 413 and b"connection: close" in answer.lower()
+
+
+def test_all_bodies_together_are_bounded():
+    with running(max_body_bytes=60_000, max_held_bytes=100_000, body_seconds=5) as server:
+        image = png() + bytes(50_000)
+        with server.connect() as first:
+            first.sendall(posted(image)[:-1])
+            assert until(lambda: server.service.held.bytes > 40_000)
+            refused = server.ask(posted(image))
+            assert status(refused) == 503 and b"retry-after: 1" in refused
+            first.sendall(image[-1:])
+            assert first.recv(100).startswith(b"HTTP/1.1 200")
+        assert until(lambda: server.service.held.bytes == 0)
+
+
+@pytest.mark.parametrize(("data", "expected"), [
+    (b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" * 20, 400), (b"GET /\r\n\r\n", 400), (b"\0" * 200, 400),
+    (b"GET / HTTP/1.1\r\n" + HOST + b"X: " + b"a" * 40_000 + b"\r\n\r\n", 431),
+    (b"GET /v2 HTTP/1.1\r\n\r\n", 400), (b"GET /v2 HTTP/1.1\r\n" + HOST + HOST + b"\r\n", 400),
+    (PREDICT + b"Content-Length: 3\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n", 400),
+    (PREDICT + b"Transfer-Encoding: chunked\r\n\r\nzz\r\n", 400)],
+    ids=["tls", "0.9", "zeros", "endless header", "no host", "two hosts", "two lengths", "bad chunk"])
+def test_what_is_not_http_is_refused_and_the_connection_ended(data, expected):
+    with running() as server:
+        answer = server.ask(data)
+        assert status(server.ask(posted(more=b"Connection: close\r\n"))) == 200
+    assert status(answer) == expected
+    assert json.loads(answer.split(b"\r\n\r\n", 1)[1])["error"]
+
+
+def test_at_the_cap_a_newcomer_is_refused_when_all_others_are_being_answered():
+    with running(fake_predictor(0.6), max_connections=2) as server:
+        first, second = server.connect(), server.connect()
+        first.sendall(posted())
+        second.sendall(posted())
+        assert until(lambda: server.service.streams.running + server.service.streams.waiting == 2)
+        refused = server.ask(b"")
+        assert status(refused) == 503 and b"too_many_connections" in refused and b"retry-after: 1" in refused
+        for connection in (first, second):
+            assert connection.recv(100).startswith(b"HTTP/1.1 200")
+            connection.close()
+
+
+def test_at_the_cap_a_newcomer_takes_the_place_of_who_is_idle_or_unfinished_for_longest():
+    with running(max_connections=3) as server:
+        body, headers, idle = (server.connect() for _ in range(3))
+        body.sendall(posted()[:-5])
+        headers.sendall(b"POST /pre")
+        idle.sendall(b"GET /v2 HTTP/1.1\r\n" + HOST + b"\r\n")
+        assert idle.recv(100).startswith(b"HTTP/1.1 200")
+        newcomers = [server.connect(), server.connect()]
+        for connection in newcomers:
+            connection.sendall(posted() + b"P")  # answered, and already asking again
+            assert connection.recv(100).startswith(b"HTTP/1.1 200")
+        assert rest(idle).count(b"HTTP/1.1") == 0 and status(rest(headers)) == 503
+        body.sendall(png()[-5:])
+        assert body.recv(100).startswith(b"HTTP/1.1 200")
+        for connection in (body, headers, idle, *newcomers):
+            connection.close()
+
+
+def test_three_megabytes_in_chunks_of_a_byte_are_refused_early():
+    with running() as server, server.connect() as connection:
+        connection.sendall(PREDICT + b"Transfer-Encoding: chunked\r\n\r\n")
+        with contextlib.suppress(OSError):
+            connection.sendall(b"1\r\nx\r\n" * 60_000)
+        answer = rest(connection)
+    assert status(answer) == 400 and b"tiny_chunks" in answer
+
+
+def test_a_client_that_leaves_the_queue_is_never_computed():
+    with running(fake_predictor(0.4), queue=5) as server:
+        busy = server.connect()
+        busy.sendall(posted())
+        assert until(lambda: server.service.streams.running == 1)
+        gone = [server.connect() for _ in range(3)]
+        for connection in gone:
+            connection.sendall(posted())
+        assert until(lambda: server.service.streams.waiting == 3)
+        for connection in gone:
+            connection.close()
+        assert until(lambda: server.service.streams.waiting == 0, 0.35)
+        assert busy.recv(100).startswith(b"HTTP/1.1 200")
+        busy.close()
+        assert until(lambda: server.service.streams.idle)
+        text = server.service.metrics.text("m", "v").decode()
+    assert 'visus_requests_total{route="predict",status="499"} 3.0' in text and "visus_images_total 1.0" in text
+
+
+def test_draining_finishes_what_is_under_way_and_takes_nothing_new():
+    with running(fake_predictor(0.6)) as server:
+        with server.connect() as busy, server.connect() as idle:
+            busy.sendall(posted())
+            assert until(lambda: server.service.streams.running == 1)
+            server.worker.stop()
+            assert until(lambda: server.service.draining)
+            idle.sendall(posted())
+            late = rest(idle)
+            answer = rest(busy)
+        server.thread.join(10)
+        assert status(answer) == 200 and b"connection: close" in answer.lower()
+        assert status(late) in (0, 503)
+        with pytest.raises(ConnectionRefusedError):
+            server.connect()
+    assert server.clean is True
+
+
+def test_a_second_signal_ends_at_once():
+    with running(fake_predictor(3.0)) as server, server.connect() as busy:
+        busy.sendall(posted())
+        assert until(lambda: server.service.streams.running == 1)
+        start = time.monotonic()
+        server.worker.stop()
+        server.worker.stop()
+        server.thread.join(10)
+        assert time.monotonic() - start < 2 and server.clean is False
+
+
+def test_a_taken_address_is_said():
+    with running() as server, pytest.raises(ResourceError, match="--port"):
+        listen(ServerSettings(port=server.port))

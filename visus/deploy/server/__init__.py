@@ -1,0 +1,1 @@
+"""Answers over HTTP: a plain POST /predict, the Open Inference Protocol, metrics, and the page."""

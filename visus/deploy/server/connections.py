@@ -1,0 +1,275 @@
+"""HTTP/1.1 connections that cannot be held open: uvicorn's h11 protocol with deadlines and a cap.
+
+A client has a time for its headers, for its body (more for a large one, at a least rate), and for taking its answer. At
+the cap a newcomer takes the place of the connection that is idle, or unfinished, for longest; it is refused only when
+all others are being answered. An answer that ends a request early is followed by a pause in which a little more is read
+and thrown away, as closing at once would make the kernel discard the answer on its way (RFC 9112, section 9.6).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import math
+import time
+from typing import Any
+
+import h11
+from uvicorn.config import Config
+from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.server import ServerState
+
+from visus.deploy.server.answers import encode
+from visus.deploy.server.errors import Refusal
+from visus.deploy.server.exchange import Exchange
+from visus.deploy.server.gate import MOST_HEADER_BYTES
+from visus.deploy.server.service import Service
+
+LINGER_BYTES = 64 << 10   # read and thrown away after an early answer
+LINGER_SECONDS = 2.0
+FLUSH_SECONDS = 5.0       # for the last bytes of an answer, once the connection is to be closed
+READ_BYTES = 64 << 10     # at a time
+MOST_LINGERING = 256  # connections that wait to be told that there are too many
+
+_HEADERS, _BODY, _OTHER = range(3)
+
+
+def too_many() -> Refusal:
+    return Refusal(503, "too_many_connections", "The server has as many connections as it may",
+                   "Ask again after the given time", retry_after=1, close=True)
+
+
+class _Transport:
+    """The transport as uvicorn sees it: what is written in one step of the event loop leaves in one packet, and closing
+    is done gently."""
+
+    def __init__(self, inner: Any, connection: Connection):
+        self.inner, self.connection = inner, connection
+        self.pending: list[bytes] = []
+
+    def write(self, data: bytes) -> None:
+        if data:
+            if not self.pending:
+                self.connection.loop.call_soon(self.flush)
+            self.pending.append(data)
+
+    def flush(self) -> None:
+        if self.pending:
+            data = b"".join(self.pending)
+            self.pending.clear()
+            if not self.inner.is_closing():
+                self.inner.write(data)
+
+    def write_eof(self) -> None:
+        self.flush()
+        self.inner.write_eof()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.inner, name)
+
+    def close(self) -> None:
+        self.flush()
+        self.connection.close_gently()
+
+    def is_closing(self) -> bool:
+        return self.connection.lingering or self.inner.is_closing()
+
+
+class Connection(H11Protocol):
+    """exchange: the request that is being answered. stopped: why no more of its body will come, once that is known.
+    received: bytes of its body as they came, with the sizes of chunks."""
+
+    def __init__(self, config: Config, server_state: ServerState, service: Service, lingering: set[Connection]):
+        super().__init__(config, server_state, {"connection": self})
+        self.access_log = False  # the gate writes the log
+        self.service, self.settings = service, service.settings
+        self.others_lingering = lingering
+        self.exchange: Exchange | None = None
+        self.stopped: Refusal | None = None
+        self.lingering = False
+        self._phase = _HEADERS
+        self._deadline = self._write_deadline = math.inf
+        self._since = 0.0
+        self.received = 0
+        self._thrown_away = 0
+
+    # -- asyncio's protocol ----------------------------------------------------------------------------------------
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        if hasattr(transport, "max_size"):
+            transport.max_size = READ_BYTES
+        full = len(self.connections) >= self.settings.max_connections and not self._make_room()
+        super().connection_made(_Transport(transport, self))  # type: ignore[arg-type]
+        self._since = time.monotonic()
+        self._deadline = self._since + self.settings.header_seconds
+        if full:
+            self.connections.discard(self)
+            self.service.metrics.count("refused_connections")
+            if len(self.others_lingering) >= MOST_LINGERING:
+                self.transport.abort()
+                return
+            self._tell(too_many())
+
+    def data_received(self, data: bytes) -> None:
+        if self.lingering:
+            self._thrown_away += len(data)
+            if self._thrown_away > LINGER_BYTES:
+                self.flow.pause_reading()
+            return
+        self.received += len(data)
+        super().data_received(data)
+        self._set_deadline()
+
+    def eof_received(self) -> bool | None:  # type: ignore[override]
+        """A client that ends within its body is told so; any other has gone."""
+        if self._phase == _BODY and not self.lingering and self.stopped is None:
+            self._stop(Refusal(400, "body_incomplete", "The body ends before its declared length",
+                               "Send as many bytes as Content-Length says", close=True))
+            return True
+        return None
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.lingering = False
+        self.others_lingering.discard(self)
+        super().connection_lost(exc)
+        self.app_state = {}
+        if self.exchange is not None:
+            self.exchange.abandon()
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._write_deadline = time.monotonic() + self.settings.body_seconds
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        self._write_deadline = math.inf
+
+    # -- uvicorn's protocol ----------------------------------------------------------------------------------------
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        self.received = 0
+        self._set_deadline()
+
+    def send_400_response(self, msg: str) -> None:
+        """What h11 cannot read: 431 for endless headers, else 400; nothing where an answer has begun."""
+        if self.cycle is not None and not self.cycle.response_complete:
+            begun = self.cycle.response_started
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+            if begun:
+                self.transport.abort()
+                return
+        if len(self.conn.trailing_data[0]) >= MOST_HEADER_BYTES and self._phase != _BODY:
+            self._tell(Refusal(431, "headers_too_large", f"The headers have more than {MOST_HEADER_BYTES} bytes",
+                               "Send fewer of them", close=True))
+        else:
+            self._tell(Refusal(400, "malformed_http", "This is not HTTP/1.1", "Send a well-formed request", close=True))
+
+    # -- deadlines -------------------------------------------------------------------------------------------------
+
+    def _make_room(self) -> bool:
+        """End another connection. False: all of them are being answered."""
+        others = [other for other in self.connections if isinstance(other, Connection)]
+        victim = min(others, key=lambda other: other.rank, default=None)
+        if victim is None or victim.rank[0] == 3:
+            return False
+        self.service.metrics.count("refused_connections")
+        victim.give_way()
+        return True
+
+    @property
+    def rank(self) -> tuple[int, float]:
+        """Who goes first: idle, unfinished headers, an unfinished body; never (3) one that is being answered."""
+        answered = self.cycle is None or self.cycle.response_complete
+        kind = (1 if self._phase == _HEADERS else 0) if answered else 2 if self._phase == _BODY else 3
+        return kind, self._since
+
+    def give_way(self) -> None:
+        self.connections.discard(self)
+        if self.rank[0] == 0 or len(self.others_lingering) >= MOST_LINGERING:
+            self.transport.abort()
+        elif self._phase == _BODY and not self.cycle.response_started:
+            self._stop(too_many())
+        else:
+            self._tell(too_many())
+
+    def _set_deadline(self) -> None:
+        if self.lingering or self.transport.is_closing():
+            return
+        state = self.conn.their_state
+        settings = self.settings
+        if state is h11.SEND_BODY:
+            if self._phase != _BODY:
+                self._phase, self._since, self.received = _BODY, time.monotonic(), 0
+            if self.stopped is None:
+                self._deadline = self._since + settings.body_seconds + self.received / settings.least_rate
+        elif state is h11.IDLE and self.conn.trailing_data[0]:
+            if self._phase != _HEADERS:
+                self._phase, self._since = _HEADERS, time.monotonic()
+                self._deadline = self._since + settings.header_seconds
+        else:
+            if self._phase != _OTHER:
+                self._since = time.monotonic()
+            self._phase, self._deadline = _OTHER, math.inf
+
+    def expire(self, now: float) -> None:
+        """Called often: ends the connection when a deadline has passed."""
+        if now < self._deadline and now < self._write_deadline:
+            return
+        if self.lingering or self.transport.is_closing() or now >= self._write_deadline:
+            self.transport.abort()
+            return
+        slow = Refusal(408, "too_slow", "The request came too slowly", "Send it again over a faster connection",
+                       close=True)
+        if self._phase == _BODY and self.cycle is not None and not self.cycle.response_started:
+            self._stop(slow)
+        else:
+            self._tell(slow)
+
+    def _stop(self, why: Refusal) -> None:
+        """The application, which waits for the body, answers with this."""
+        self.stopped = why
+        self._deadline = time.monotonic() + LINGER_SECONDS
+        self.cycle.keep_alive = False
+        self.cycle.message_event.set()
+
+    # -- ending ----------------------------------------------------------------------------------------------------
+
+    def _tell(self, refusal: Refusal) -> None:
+        """An answer without the application, and the end."""
+        if self.conn.our_state in (h11.IDLE, h11.SEND_RESPONSE) and not self.transport.is_closing():
+            body = encode({"error": refusal.about("-")})
+            headers = [(b"content-type", b"application/json"), (b"content-length", b"%d" % len(body)),
+                       (b"cache-control", b"no-store"), *refusal.headers()]
+            for event in (h11.Response(status_code=refusal.status, headers=headers), h11.Data(data=body),
+                          h11.EndOfMessage()):
+                try:
+                    self.transport.write(self.conn.send(event) or b"")
+                except h11.LocalProtocolError:
+                    self.transport.abort()
+                    return
+            self.service.metrics.request("other", refusal.status, 0.0)
+            self._linger()
+        else:
+            self.transport.abort()
+
+    def close_gently(self) -> None:
+        """Close; with unread bytes on their way, only after the other side had the time to read the answer."""
+        if self.lingering or self.transport.inner.is_closing():  # type: ignore[attr-defined]
+            return
+        if self.conn.their_state in (h11.SEND_BODY, h11.ERROR):
+            self._linger()
+            return
+        self._deadline = time.monotonic() + FLUSH_SECONDS
+        self.transport.inner.close()  # type: ignore[attr-defined]
+
+    def _linger(self) -> None:
+        self._deadline = time.monotonic() + LINGER_SECONDS
+        self._unset_keepalive_if_required()
+        self.others_lingering.add(self)
+        self.lingering = True
+        try:
+            self.transport.write_eof()
+            self.flow.resume_reading()
+        except (OSError, RuntimeError):
+            self.transport.abort()
