@@ -10,6 +10,10 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import pytest
 
+from tests.deployed import digit_files as digit_files
+from tests.deployed import digits_bundle as digits_bundle
+from tests.deployed import digits_run as digits_run
+
 
 @pytest.fixture(scope="session", autouse=True)
 def _metrics_only():

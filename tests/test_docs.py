@@ -17,7 +17,7 @@ from visus.cli.main import main
 ROOT = Path(__file__).resolve().parent.parent
 GUIDE = ["train", "doctor", "check-grad", "evaluate", "predict", "models", "data", "recipes", "explain", "attack",
          "calibrate", "report", "engine", "optimizers", "transfer", "ensemble", "tune", "classical", "regions", "demo",
-         "lab"]
+         "lab", "export", "precision", "optimize", "bench", "compress", "serve", "page", "monitor"]
 # train first: the others use its run
 PAGES = [ROOT / "README.md"] + [ROOT / f"docs/guide/{name}.md" for name in GUIDE]
 

@@ -17,8 +17,6 @@ from pathlib import Path
 
 import pytest
 
-from tests.deploy.conftest import digit_files, digits_bundle, digits_run  # noqa: F401
-
 PATIENCE = 40.0  # seconds for what takes a moment, on a busy machine
 
 
@@ -85,7 +83,7 @@ def serving(bundle: Path, **settings) -> Iterator[Site]:
 
 
 @pytest.fixture(scope="session")
-def site(digits_bundle):  # noqa: F811
+def site(digits_bundle):
     pytest.importorskip("fastapi", reason="the extra serve is not installed")
     with serving(digits_bundle) as found:
         yield found

@@ -8,13 +8,12 @@ import sys
 import pytest
 
 import visus
-from tests.deploy.conftest import digits_bundle, digits_run  # noqa: F401
 from visus.cli.main import main
 from visus.core.errors import MissingExtra, UserError
 from visus.run import bench as verb
 
 
-def test_a_bundles_numbers_fit_together(digits_bundle, capsys):  # noqa: F811
+def test_a_bundles_numbers_fit_together(digits_bundle, capsys):
     assert main(["bench", str(digits_bundle), "--backend", "onnxruntime", "eager", "--batch", "1", "4", "--seconds",
                  "0.3", "--json"]) == 0
     found = json.loads(capsys.readouterr().out)
@@ -29,7 +28,7 @@ def test_a_bundles_numbers_fit_together(digits_bundle, capsys):  # noqa: F811
     assert found["preparing"]["decode_ms"] > 0 and found["preparing"]["resize_ms"] > 0
 
 
-def test_the_table_and_what_stands_under_it(digits_run, capsys):  # noqa: F811
+def test_the_table_and_what_stands_under_it(digits_run, capsys):
     assert main(["bench", str(digits_run), "--seconds", "0.1", "--threads", "1"]) == 0
     out = capsys.readouterr().out
     for said in ("16 x 16 px", "p50 ms", "images/s", "of the peak", "peak: the best float32 matrix product"):
@@ -45,7 +44,7 @@ def test_a_registered_name_has_its_published_operations():
     assert found.preparing is None
 
 
-def test_a_run_without_a_bundle_is_computed_by_torch(digits_run, tmp_path):  # noqa: F811
+def test_a_run_without_a_bundle_is_computed_by_torch(digits_run, tmp_path):
     import shutil
 
     shutil.copytree(digits_run, tmp_path / "run", ignore=shutil.ignore_patterns("export", "checkpoints"))
@@ -58,7 +57,7 @@ def test_what_cannot_be_measured_is_a_row_with_its_reason(monkeypatch, capsys):
     assert "needs an exported model" in capsys.readouterr().out
 
 
-def test_a_missing_extra_is_a_row_with_the_command(digits_bundle, monkeypatch):  # noqa: F811
+def test_a_missing_extra_is_a_row_with_the_command(digits_bundle, monkeypatch):
     def missing(spec):
         raise MissingExtra("The OpenVINO backend", "openvino")
 
@@ -71,7 +70,7 @@ def test_a_missing_extra_is_a_row_with_the_command(digits_bundle, monkeypatch): 
         verb._wanted("openvino", "The OpenVINO backend", "openvino")
 
 
-def test_errors_of_the_process_come_back_as_they_were(digits_bundle, tmp_path):  # noqa: F811
+def test_errors_of_the_process_come_back_as_they_were(digits_bundle, tmp_path):
     spec = {"backend": "onnxruntime", "batch": 1, "threads": 1, "seconds": 0.1, "size": [16, 16],
             "bundle": str(tmp_path / "none.onnx"), "run": None, "registered": None}
     with pytest.raises(UserError, match="cannot be read"):

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import pytest
 
-from tests.deploy.conftest import digit_files, digits_run  # noqa: F401
 from tests.deploy.test_export import saved
 from visus.cli import export as cli
 from visus.cli.main import main
@@ -16,7 +15,7 @@ def test_the_commands_kinds_are_the_functions():
 
 
 @pytest.mark.parametrize("precision", [None, "--half"])
-def test_it_prints_the_comparison_and_where_the_artifact_lies(digits_run, tmp_path, capsys, precision):  # noqa: F811
+def test_it_prints_the_comparison_and_where_the_artifact_lies(digits_run, tmp_path, capsys, precision):
     out = tmp_path / "bundle"
     words = ["export", str(digits_run), "--out", str(out), "--licence", "MIT"] + ([precision] if precision else [])
     assert main(words) == 0
@@ -29,7 +28,7 @@ def test_it_prints_the_comparison_and_where_the_artifact_lies(digits_run, tmp_pa
     assert "--force" in capsys.readouterr().err
 
 
-def test_a_difference_beyond_the_tolerance_is_exit_code_2(tmp_path, digit_files, capsys):  # noqa: F811
+def test_a_difference_beyond_the_tolerance_is_exit_code_2(tmp_path, digit_files, capsys):
     run = saved(tmp_path / "run")
     assert main(["export", str(run), "--to", "onnx", "--out", str(tmp_path / "net.onnx"), "--images",
                  str(digit_files), "--tolerance", "1e-12"]) == 2

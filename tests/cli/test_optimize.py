@@ -7,13 +7,12 @@ import shutil
 
 import pytest
 
-from tests.deploy.conftest import digits_bundle, digits_run  # noqa: F401
 from visus.cli.main import main
 from visus.deploy.artifact import CHOICES, ONNX
 
 
 @pytest.fixture
-def bundle(digits_bundle, tmp_path):  # noqa: F811
+def bundle(digits_bundle, tmp_path):
     shutil.copytree(digits_bundle, tmp_path / "bundle", ignore=shutil.ignore_patterns(CHOICES))
     return tmp_path / "bundle"
 

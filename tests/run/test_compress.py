@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import visus
-from tests.deploy.conftest import SMALL
+from tests.deployed import SMALL
 from visus.core.errors import RunError, UserError
 from visus.deploy.deep_file import read_deep
 from visus.deploy.quantise_aware import Quantised

@@ -12,7 +12,6 @@ import torch
 from torch import nn
 
 import visus
-from tests.deploy.conftest import digit_files, digits_bundle, digits_run  # noqa: F401
 from visus.core.errors import UserError
 from visus.deploy import machine, predictor
 from visus.deploy.artifact import CHOICES, ONNX, read_bundle
@@ -20,7 +19,7 @@ from visus.run import optimize as verb
 
 
 @pytest.fixture
-def bundle(digits_bundle, tmp_path):  # noqa: F811
+def bundle(digits_bundle, tmp_path):
     shutil.copytree(digits_bundle, tmp_path / "bundle", ignore=shutil.ignore_patterns(CHOICES))
     return tmp_path / "bundle"
 
@@ -99,7 +98,7 @@ def test_int8_is_tried_when_asked_and_its_file_is_remembered(bundle):
         predictor.open_predictor(bundle)
 
 
-def test_a_run_is_exported_when_needed_only(digits_run, tmp_path):  # noqa: F811
+def test_a_run_is_exported_when_needed_only(digits_run, tmp_path):
     run = tmp_path / "run"
     shutil.copytree(digits_run, run, ignore=shutil.ignore_patterns("export", "checkpoints"))
     visus.optimize(run, threads=1, seconds=1)

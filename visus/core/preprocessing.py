@@ -75,7 +75,7 @@ class Preprocessing:
         from visus.ops.resample import center_crop, pad_to
 
         images = to_channels(images, self.channels)
-        scaled = resize(images, self._scaled(*images.shape[-2:]), self.interpolation)
+        scaled = resize(images, self.scaled_size(*images.shape[-2:]), self.interpolation)
         return center_crop(scaled, self.size) if self.resize == "crop" else pad_to(scaled, self.size, self.background)
 
     def resized_array(self, pixels: np.ndarray) -> np.ndarray:
@@ -85,13 +85,13 @@ class Preprocessing:
         image = arrays.to_channels(pixels, self.channels)
         if self.resize == "squash":
             return np.ascontiguousarray(arrays.resize(image, self.size, self.interpolation))
-        scaled = self._scaled(*image.shape[:2])
+        scaled = self.scaled_size(*image.shape[:2])
         if self.resize == "crop":
             window = arrays.centre(scaled, self.size)
             return np.ascontiguousarray(arrays.resize(image, scaled, self.interpolation, window))
         return arrays.pad_to(arrays.resize(image, scaled, self.interpolation), self.size, self.background)
 
-    def _scaled(self, height: int, width: int) -> tuple[int, int]:
+    def scaled_size(self, height: int, width: int) -> tuple[int, int]:
         """The (height, width) of the whole image before it is cropped or padded to `size`."""
         target_h, target_w = self.size
         if self.resize == "crop":

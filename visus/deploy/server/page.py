@@ -325,7 +325,7 @@ def seen(preprocessing: Preprocessing, size: tuple[int, int]) -> tuple[Box, Box]
     whole = (0.0, 0.0, 1.0, 1.0)
     if preprocessing.resize == "squash":
         return whole, whole
-    target, scaled = preprocessing.size, preprocessing._scaled(*size)
+    target, scaled = preprocessing.size, preprocessing.scaled_size(*size)
     inner, outer = (target, scaled) if preprocessing.resize == "crop" else (scaled, target)
     halves = [(o - i) / 2 for i, o in zip(inner, outer, strict=True)]
     starts = [round(half) if preprocessing.resize == "crop" else int(half) for half in halves]
