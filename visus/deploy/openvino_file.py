@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from visus.core.errors import CheckpointError, MissingExtra, UserError
+from visus.core.errors import CheckpointError, UserError
 from visus.deploy.artifact import OPENVINO
 from visus.deploy.onnx_file import read_graph
+from visus.deploy.openvino_package import openvino_to_compute, openvino_to_write
 from visus.deploy.session import Session
 
 
 def write_openvino(onnx: str | os.PathLike[str], folder: str | os.PathLike[str], half: bool = False) -> Path:
     """An .onnx file of ours as model.xml and model.bin in `folder`; -> the former. half: weights are kept in 16 bits.
     Raises MissingExtra, UserError for a graph that OpenVINO does not know."""
-    openvino = _openvino("Writing OpenVINO's format")
+    openvino = openvino_to_write("Writing OpenVINO's format")
     try:
         model = openvino.Core().read_model(read_graph(onnx), b"")
         openvino.save_model(model, str(Path(folder) / OPENVINO[0]), compress_to_fp16=half)
@@ -30,7 +30,7 @@ def write_openvino(onnx: str | os.PathLike[str], folder: str | os.PathLike[str],
 def open_openvino(path: str | os.PathLike[str], threads: int = 1) -> Session:
     """The model.xml (its weights lie in the model.bin beside it), computed in float32 on the CPU, ready to answer from
     several threads. Raises MissingExtra, CheckpointError."""
-    openvino = _openvino("Running OpenVINO's format")
+    openvino = openvino_to_compute("Running OpenVINO's format")
     path = Path(path)
     try:
         core = openvino.Core()
@@ -49,14 +49,6 @@ def open_openvino(path: str | os.PathLike[str], threads: int = 1) -> Session:
         return np.array(compiled.create_infer_request().infer([images])[output])[:count]
 
     return answer
-
-
-def _openvino(feature: str) -> Any:
-    try:
-        import openvino
-    except ImportError:
-        raise MissingExtra(feature, "openvino") from None
-    return openvino
 
 
 def _last_line(error: Exception) -> str:

@@ -90,16 +90,19 @@ class _Isotonic(nn.Module):
         level = torch.tensor([list(row) + [row[-1]] * (longest - len(row)) for row in values], dtype=torch.float64)
         width = at.diff(dim=1)
         self.register_buffer("start", at[:, :-1].float())                      # [K, M - 1]
-        self.register_buffer("inverse", torch.where(width > 0, 1 / width.clamp_min(1e-12), 1e12).float())
+        self.register_buffer("jump", width <= 0)
+        self.register_buffer("inverse", torch.where(width > 0, 1 / width.clamp_min(1e-30), 0).float())
         self.register_buffer("rise", level.diff(dim=1).float())
         self.register_buffer("first", level[:, 0].float())                     # [K]
         self.floor = floor
         self.start: Tensor
+        self.jump: Tensor
         self.inverse: Tensor
         self.rise: Tensor
         self.first: Tensor
 
     def forward(self, probs: Tensor) -> Tensor:
-        along = ((probs[:, :, None] - self.start) * self.inverse).clamp(0, 1)  # [B, K, M - 1]
+        past = probs[:, :, None] - self.start  # [B, K, M - 1]
+        along = torch.where(self.jump, (past >= 0).float(), (past * self.inverse).clamp(0, 1))
         raw = (self.first + (along * self.rise).sum(2)).clamp(self.floor, 1 - self.floor)
         return raw / raw.sum(1, keepdim=True)

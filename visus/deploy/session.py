@@ -10,7 +10,6 @@ torch, torch-...         the original, see visus.deploy.backends_torch; they nee
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from queue import Empty, SimpleQueue
@@ -18,8 +17,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from visus.core.errors import CheckpointError, MissingExtra, ResourceError, UserError, did_you_mean
+from visus.core.errors import CheckpointError, ResourceError, UserError, did_you_mean
 from visus.deploy.onnx_file import open_graph_bytes, read_graph
+from visus.deploy.openvino_package import openvino_to_compute
 
 if TYPE_CHECKING:
     from torch import nn
@@ -30,9 +30,6 @@ HALF = ("openvino-bf16", "openvino-f16")
 WITHOUT_TORCH = EXACT + HALF
 WITH_TORCH = ("torch", "torch-channels-last", "torch-folded", "torch-folded-channels-last", "torch-compile")
 BACKENDS = WITHOUT_TORCH + WITH_TORCH
-# Above it OpenVINO keeps AMX tiles in use, with which processes in a Firecracker machine died on their way back from the
-# system (openvino 2026.4, signal 11 in two of three). Float32 gains nothing from tiles; who sets the variable decides.
-ISA = "AVX512_CORE_VNNI"
 _KINDS = {"tensor(uint8)": np.uint8, "tensor(float)": np.float32, "tensor(double)": np.float64,
           "tensor(float16)": np.float16, "tensor(int64)": np.int64, "tensor(int32)": np.int32}
 
@@ -82,11 +79,7 @@ def session_of_graph(data: bytes, backend: str, threads: int, *, batch: int | No
 
 
 def _openvino(data: bytes, precision: str, threads: int, batch: int | None, where: object) -> Session:
-    os.environ.setdefault("ONEDNN_MAX_CPU_ISA", ISA)
-    try:
-        import openvino
-    except ImportError:
-        raise MissingExtra("The OpenVINO backend", "openvino") from None
+    openvino = openvino_to_compute("The OpenVINO backend")
     core = openvino.Core()
     able = {"bf16": "BF16", "f16": "FP16"}.get(precision)
     if able and able not in core.get_property("CPU", "OPTIMIZATION_CAPABILITIES"):
@@ -103,6 +96,7 @@ def _openvino(data: bytes, precision: str, threads: int, batch: int | None, wher
     except Exception as error:  # RuntimeError, mostly; its first lines name source files of the runtime
         raise CheckpointError(f"is not a model that OpenVINO can run: {_said(error)}", where=where,
                               remedy="Use the backend onnxruntime") from None
+    output = compiled.output(0)
     idle: SimpleQueue[Any] = SimpleQueue()  # requests hold the buffers of one call each
 
     def compute(images: np.ndarray) -> np.ndarray:
@@ -111,9 +105,7 @@ def _openvino(data: bytes, precision: str, threads: int, batch: int | None, wher
         except Empty:
             request = compiled.create_infer_request()
         try:
-            request.get_input_tensor(0).data[...] = images
-            request.infer()
-            return np.array(request.get_output_tensor(0).data)
+            return np.array(request.infer([images])[output])
         except Exception as error:
             raise _translated(error, images) from error
         finally:

@@ -373,15 +373,15 @@ def _safetensors(job: _Job, place: Path) -> None:
 
 def _openvino(job: _Job, place: Path) -> None:
     from visus.deploy.openvino_file import open_openvino, write_openvino
+    from visus.deploy.openvino_package import openvino_to_write
 
     place.mkdir()
     scratch = place / "scratch.onnx"
     job.write_graph(scratch)
     write_openvino(scratch, place)
     scratch.unlink()
-    import openvino
-
-    golden = job.judged(open_openvino(place / OPENVINO[0]), f"openvino {openvino.get_version().split('-')[0]}", place)
+    version = openvino_to_write("Writing OpenVINO's format").get_version().split("-")[0]
+    golden = job.judged(open_openvino(place / OPENVINO[0]), f"openvino {version}", place)
     write_golden(place / GOLDEN, Golden(job.prepared, job.original, tuple(s.name for s in job.subjects)))
     _write_evidence(job, place, reference=False)
     seal(place, {**job.about, "runtime": "openvino", "golden": golden})

@@ -1,0 +1,38 @@
+"""The package openvino, where it is installed and where it may compute."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+from visus.core.errors import MissingExtra, ResourceError
+
+LIMIT = "ONEDNN_MAX_CPU_ISA"  # read once by OpenVINO and by torch, when they first compute
+WITHOUT_TILES = "AVX512_CORE_VNNI"
+
+
+def openvino_to_write(feature: str) -> Any:
+    """Raises MissingExtra."""
+    try:
+        import openvino
+    except ImportError:
+        raise MissingExtra(feature, "openvino") from None
+    return openvino
+
+
+def openvino_to_compute(feature: str) -> Any:
+    """Raises MissingExtra; ResourceError on a virtual machine with AMX, unless AMX was ruled out at the start: beside
+    torch, openvino 2026.4 ended processes there with signal 11, some time after its answers."""
+    if LIMIT not in os.environ and _virtual_with_tiles():
+        raise ResourceError("OpenVINO may end the process (signal 11) on a virtual machine whose processor has AMX",
+                            where=feature, remedy=f"Set {LIMIT}={WITHOUT_TILES} before the program starts")
+    return openvino_to_write(feature)
+
+
+def _virtual_with_tiles(source: Path = Path("/proc/cpuinfo")) -> bool:
+    try:
+        flags = source.read_text("utf-8", "replace").split("\n\n")[0].split()
+    except OSError:
+        return False
+    return "amx_tile" in flags and "hypervisor" in flags
