@@ -7,7 +7,7 @@ from __future__ import annotations
 import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-os.environ.setdefault("ONEDNN_MAX_CPU_ISA", "AVX512_CORE_VNNI")  # visus.deploy.openvino_package says why
+os.environ.setdefault("VISUS_OPENVINO", "1")  # visus.deploy.openvino_package says why
 
 import pytest
 

@@ -232,9 +232,9 @@ def test_a_style_network_learns_is_written_and_paints_as_before(judge, photos, p
 def test_a_network_of_two_styles_learns_both_and_mixes(judge, photos, painting, tmp_path):
     config = replace(SMALL, norm="conditional", num_styles=2)
     file = tmp_path / "both.safetensors"
-    painter = train_style(photos, painting, file, judge, network=config, steps=25, batch=2, size_px=32, lr=2e-3,
+    painter = train_style(photos, painting, file, judge, network=config, steps=60, batch=2, size_px=32, lr=5e-3,
                           progress=False)
-    assert sum(painter.losses[-5:]) < 0.9 * sum(painter.losses[:5])
+    assert sum(painter.losses[-15:]) < 0.9 * sum(painter.losses[:15]), painter.losses
     image = [photos / "0.png"]
     red, blue = (paint(file, image, style=name)[0].float() for name in ("red.png", "blue.png"))
     assert torch.equal(paint(file, image, style=1)[0].float(), blue)

@@ -68,6 +68,7 @@ def write_onnx(program: nn.Module, example: Tensor, path: str | os.PathLike[str]
                 if given and size.dim_param == given:
                     size.dim_param = BATCH
     del model.graph.value_info[:]  # shapes of the example, which quantisers and other batch sizes stumble over
+    _forget_source(model)
     if about is not None:
         _add_about(model, about)
     if model.ByteSize() > MOST_BYTES:
@@ -111,6 +112,20 @@ def _traced(program: nn.Module, example: Tensor, inputs: tuple[str, ...], output
         torch.onnx.export(program, (example,), file, input_names=list(inputs), output_names=list(outputs),
                           dynamic_axes=axes, opset_version=OPSET, dynamo=False, verbose=False)
         return onnx.load_model_from_string(file.read_bytes())
+
+
+def _forget_source(model: Any) -> None:
+    """The exporters write into each node which lines of source made it, with the paths of this machine."""
+    nodes = [*model.graph.node, *(node for function in model.functions for node in function.node)]
+    while nodes:
+        node = nodes.pop()
+        node.doc_string = ""
+        del node.metadata_props[:]
+        for attribute in node.attribute:
+            nodes += [*attribute.g.node, *(inner for graph in attribute.graphs for inner in graph.node)]
+    for named in (model.graph, *model.graph.input, *model.graph.output, *model.graph.initializer, *model.functions):
+        named.doc_string = ""
+        del named.metadata_props[:]
 
 
 def describe(path: str | os.PathLike[str], about: Mapping[str, Any]) -> None:

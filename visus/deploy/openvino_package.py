@@ -8,8 +8,7 @@ from typing import Any
 
 from visus.core.errors import MissingExtra, ResourceError
 
-LIMIT = "ONEDNN_MAX_CPU_ISA"  # read once by OpenVINO and by torch, when they first compute
-WITHOUT_TILES = "AVX512_CORE_VNNI"
+ASKED = "VISUS_OPENVINO"  # set to 1, OpenVINO computes wherever it is installed
 
 
 def openvino_to_write(feature: str) -> Any:
@@ -22,11 +21,11 @@ def openvino_to_write(feature: str) -> Any:
 
 
 def openvino_to_compute(feature: str) -> Any:
-    """Raises MissingExtra; ResourceError on a virtual machine with AMX, unless AMX was ruled out at the start: beside
-    torch, openvino 2026.4 ended processes there with signal 11, some time after its answers."""
-    if LIMIT not in os.environ and _virtual_with_tiles():
+    """Raises MissingExtra; ResourceError on a virtual machine with AMX, unless it is asked for: beside torch, openvino
+    2026.4 ended processes there with signal 11, some time after its answers."""
+    if os.environ.get(ASKED) != "1" and _virtual_with_tiles():
         raise ResourceError("OpenVINO may end the process (signal 11) on a virtual machine whose processor has AMX",
-                            where=feature, remedy=f"Set {LIMIT}={WITHOUT_TILES} before the program starts")
+                            where=feature, remedy=f"Use onnxruntime, or set {ASKED}=1 to take the risk")
     return openvino_to_write(feature)
 
 

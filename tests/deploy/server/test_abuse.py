@@ -118,8 +118,11 @@ def test_four_hundred_slow_clients_of_each_kind_are_gone_in_twenty_seconds(serve
 def test_when_all_connections_are_being_answered_a_newcomer_is_told_so(start, digits_bundle, digits):
     server = start(digits_bundle, "--streams", "1", "--set", "max_connections=4")
 
+    body, line = multipart([("image", f"{n}.png", VERY_SLOW) for n in range(4)])
+    several = request("POST", "/predict", body, [line])  # none is answered before the newcomer comes
+
     async def crowd() -> tuple[list[Answer], Answer]:
-        busy = [asyncio.ensure_future(ask(server.address, predict(VERY_SLOW))) for _ in range(4)]
+        busy = [asyncio.ensure_future(ask(server.address, several)) for _ in range(4)]
         await asyncio.sleep(0.4)
         late = await ask(server.address, predict(digits[0]), within=10)
         return await asyncio.gather(*busy), late
