@@ -117,7 +117,8 @@ class Perceptron(LinearFitted):
 
     def _votes(self, rows: Tensor) -> Tensor:
         """[B, D + 1] -> shares of the votes [B, K]: all perceptrons' scores are running sums over the mistakes."""
-        like = rows @ self.seen.to(rows).T  # [B, M]
+        with torch.autocast(rows.device.type, enabled=False):  # votes are counted by running sums of these
+            like = rows @ self.seen.to(rows).T  # [B, M]
         index = torch.arange(len(self.seen), device=rows.device)
         steps = rows.new_zeros(len(rows), self.config.num_classes, len(self.seen) + 1)
         steps[:, self.right, index + 1] = like

@@ -23,10 +23,15 @@ def openvino_to_write(feature: str) -> Any:
 def openvino_to_compute(feature: str) -> Any:
     """Raises MissingExtra; ResourceError on a virtual machine with AMX, unless it is asked for: beside torch, openvino
     2026.4 ended processes there with signal 11, some time after its answers."""
-    if os.environ.get(ASKED) != "1" and _virtual_with_tiles():
+    if not may_compute():
         raise ResourceError("OpenVINO may end the process (signal 11) on a virtual machine whose processor has AMX",
                             where=feature, remedy=f"Use onnxruntime, or set {ASKED}=1 to take the risk")
     return openvino_to_write(feature)
+
+
+def may_compute() -> bool:
+    """Whether it was asked for, or this machine is not one where it ends processes."""
+    return os.environ.get(ASKED) == "1" or not _virtual_with_tiles()
 
 
 def _virtual_with_tiles(source: Path = Path("/proc/cpuinfo")) -> bool:

@@ -27,6 +27,7 @@ from visus.data.samples import Samples, counted
 from visus.deploy.artifact import Bundle, read_bundle, seal
 from visus.deploy.golden import decisions, draw
 from visus.deploy.half import half_precision, half_speed
+from visus.deploy.openvino_package import may_compute
 from visus.deploy.quantise import QuantiseConfig, quantised
 from visus.deploy.session import open_session
 from visus.deploy.timing import Entrant, Race, interval, ratio, ratios
@@ -121,6 +122,8 @@ def lower_precision(bundle: str | os.PathLike[str], kind: str, *, run: str | os.
     display = Display(progress)
     data = _of_run(Path(os.fspath(run)), held_out) if run is not None else _of_images(images, found, held_out)
     backends = [name for name in ("onnxruntime", "openvino") if find_spec(name) is not None]
+    if "openvino" in backends and not may_compute():
+        backends.remove("openvino")
     with tempfile.TemporaryDirectory() as scratch:
         target = Path(scratch) / "model.onnx"
         kept_float, half = _narrowed(found, kind, data, target, backends, display)
