@@ -7,13 +7,23 @@ from __future__ import annotations
 import os
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
-os.environ.setdefault("VISUS_OPENVINO", "1")  # visus.deploy.openvino_package says why
 
 import pytest
 
 from tests.deployed import digit_files as digit_files
 from tests.deployed import digits_bundle as digits_bundle
 from tests.deployed import digits_run as digits_run
+
+
+def pytest_collection_modifyitems(items):
+    from visus.deploy.openvino_package import may_compute
+
+    if not may_compute():
+        skipped = pytest.mark.skip(reason="OpenVINO may end the process on this machine: VISUS_OPENVINO=1 tries it")
+        for item in items:
+            needs = ("openvino", "half_precision_mostly_agrees", "int8_is_tried_when_asked")
+            if any(word in item.nodeid for word in needs) and "openvino_package" not in item.nodeid:
+                item.add_marker(skipped)
 
 
 @pytest.fixture(scope="session", autouse=True)

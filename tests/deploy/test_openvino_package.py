@@ -18,10 +18,10 @@ def test_only_virtual_machines_with_tiles_are_at_risk(tmp_path, flags, risky):
 
 
 def test_there_it_is_refused_until_it_is_asked_for(monkeypatch):
+    pytest.importorskip("openvino", reason="the extra openvino is not installed")
     monkeypatch.setattr(openvino_package, "_virtual_with_tiles", lambda: True)
     monkeypatch.delenv(openvino_package.ASKED, raising=False)
     with pytest.raises(ResourceError, match="set VISUS_OPENVINO=1"):
         openvino_package.openvino_to_compute("The OpenVINO backend")
     monkeypatch.setenv(openvino_package.ASKED, "1")
-    pytest.importorskip("openvino", reason="the extra openvino is not installed")
     assert openvino_package.openvino_to_compute("The OpenVINO backend").Core

@@ -23,10 +23,11 @@ def openvino_to_write(feature: str) -> Any:
 def openvino_to_compute(feature: str) -> Any:
     """Raises MissingExtra; ResourceError on a virtual machine with AMX, unless it is asked for: beside torch, openvino
     2026.4 ended processes there with signal 11, some time after its answers."""
+    openvino = openvino_to_write(feature)
     if not may_compute():
         raise ResourceError("OpenVINO may end the process (signal 11) on a virtual machine whose processor has AMX",
                             where=feature, remedy=f"Use onnxruntime, or set {ASKED}=1 to take the risk")
-    return openvino_to_write(feature)
+    return openvino
 
 
 def may_compute() -> bool:
