@@ -219,11 +219,13 @@ def test_tensorboard_events_hold_what_the_log_holds(tmp_path):
     assert [e.value for e in events.Scalars("val/accuracy")] == pytest.approx(logged, abs=1e-6)
 
 
-def test_a_run_in_python_is_what_the_command_makes(tmp_path):
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_a_run_in_python_is_what_the_command_makes(tmp_path, precision):
     import visus
 
     run = visus.train("digits", out=tmp_path / "run", progress=False, values={
-        "model.name": "softmax_regression", "train.epochs": 2, "train.threads": 1, "train.layout": "contiguous"})
+        "model.name": "softmax_regression", "train.epochs": 2, "train.threads": 1, "train.layout": "contiguous",
+        "train.precision": precision})
     assert run.status == "finished" and run.report.exists() and 0.5 < run.metrics["accuracy"] <= 1
     assert visus.load(run.path).recipe == run.recipe
     assert "<svg" in run._repr_html_() and "accuracy" in repr(run)

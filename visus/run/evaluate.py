@@ -117,9 +117,9 @@ def finish_run(folder: RunFolder, recipe: Recipe, samples: Samples, splits: dict
                               cache=folder.path / "cache", shared=True)
         with display.steps(f"evaluate {split}", len(splits[split])) as advance:
             try:
-                predictions, _ = predict_split(model, task, loader, device,  precision=recipe.train.precision,
-                                               channels_last=recipe.train.layout == "channels_last", stop=stop,
-                                               advance=advance)
+                # in float32 whatever the training's precision: what evaluate, predict and export compute
+                predictions, _ = predict_split(model, task, loader, device, stop=stop, advance=advance,
+                                               channels_last=recipe.train.layout == "channels_last")
             except StopIteration:
                 raise stop.interrupted(True, folder.path) from None
         if not here().leads:
