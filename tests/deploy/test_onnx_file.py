@@ -81,14 +81,54 @@ def test_references_deep_inside_are_found(tmp_path):
     node = helper.make_node("If", ["c"], ["z"], then_branch=inner, else_branch=small_model().graph)
     model = small_model()
     model.graph.node.append(node)
+    path = tmp_path / "deep.onnx"
+    path.write_bytes(model.SerializeToString())
     with pytest.raises(CheckpointError, match="other files"):
-        refuse_other_files(model.SerializeToString(), tmp_path)
+        refuse_other_files(path)
     sparse = small_model()
     made = helper.make_sparse_tensor(small_model("elsewhere").graph.initializer[0],
                                      helper.make_tensor("i", TensorProto.INT64, [4], range(4)), [8])
     sparse.graph.sparse_initializer.append(made)
+    path.write_bytes(sparse.SerializeToString())
     with pytest.raises(CheckpointError, match="other files"):
-        refuse_other_files(sparse.SerializeToString(), tmp_path)
+        refuse_other_files(path)
+
+
+def test_a_reference_behind_a_tensors_values_or_in_a_second_graph_is_found(tmp_path):
+    """Fields may come in any order and more than once: protobuf joins them."""
+    path, plain = tmp_path / "model.onnx", small_model().SerializeToString()
+    outside = onnx.ModelProto()
+    outside.graph.initializer.add().CopyFrom(small_model("elsewhere").graph.initializer[0])
+    outside.graph.initializer[0].raw_data = b"\0" * 16
+    path.write_bytes(plain + outside.SerializeToString())
+    with pytest.raises(CheckpointError, match="other files"):
+        refuse_other_files(path)
+    path.write_bytes(outside.SerializeToString() + plain)
+    with pytest.raises(CheckpointError, match="other files"):
+        refuse_other_files(path)
+
+
+def test_values_that_spell_location_are_not_looked_at(tmp_path, monkeypatch):
+    model = small_model()
+    model.graph.initializer[0].raw_data = b"locationlocation"
+    path = tmp_path / "model.onnx"
+    path.write_bytes(model.SerializeToString())
+    monkeypatch.setattr(onnx, "load_model_from_string", lambda data: pytest.fail("parsed"))
+    open_graph(path)
+
+
+def test_a_file_that_changes_while_it_is_read_is_refused(small_file, monkeypatch):
+    import onnxruntime
+
+    opened = onnxruntime.InferenceSession
+
+    def slow(*args, **kwargs):
+        small_file.write_bytes(small_file.read_bytes() + b"\x72\x00")
+        return opened(*args, **kwargs)
+
+    monkeypatch.setattr(onnxruntime, "InferenceSession", slow)
+    with pytest.raises(CheckpointError, match="changed while it was read"):
+        open_graph(small_file)
 
 
 def test_the_word_location_alone_is_no_reason_to_refuse(tmp_path):

@@ -121,6 +121,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         if parsed.verb is None:
             build_parser().print_help()
             return 0
+        parsed.alone = arguments is None  # the process is this command's, and ends with it
         return importlib.import_module(VERBS[parsed.verb][0]).run(parsed) or 0
     except UserError as error:
         if debug:

@@ -41,6 +41,8 @@ def run(arguments: argparse.Namespace) -> int:
     if arguments.calibrated and is_bundle(arguments.run):
         print("note: what was exported corrects its probabilities by itself; --calibrated changes nothing",
               file=sys.stderr)
+    if arguments.alone:
+        verb.reserve_memory(arguments.run)
     paths = (path for given in arguments.paths for path in (verb.stdin_paths() if given == "-" else [given]))
     answers = verb.iter_predictions(arguments.run, paths, top=arguments.top, device=arguments.device,
                                     on_bad_image=arguments.on_bad_image, keep_pixels=bool(arguments.annotate),

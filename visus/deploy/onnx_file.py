@@ -23,7 +23,11 @@ OPSET = 20
 BATCH = "batch"         # the name of the axis of images, by which a session fixes it
 KEY = "visus"           # of the description in the file's own metadata
 MOST_BYTES = 2_000_000_000  # of a protobuf file
-_METADATA_PROPS = 14    # the field's number in onnx.proto
+# numbers of fields in onnx.proto, from ModelProto on
+_METADATA_PROPS = 14
+_GRAPH = (7,)
+_INITIALIZER = (7, 5)
+_RAW_DATA = (7, 5, 9)
 
 
 def write_onnx(program: nn.Module, example: Tensor, path: str | os.PathLike[str],
@@ -211,23 +215,21 @@ def open_graph(path: str | os.PathLike[str], threads: int = 1, spin: bool = Fals
     """An onnxruntime.InferenceSession on the CPU: a file that points to others, for its weights, is refused, as it
     could name any file of the machine. spin: threads wait busily for work while a call lasts. batch: the number of
     images of every call, for which the graph is then simplified. Raises MissingExtra, CheckpointError."""
-    return open_graph_bytes(read_graph(path), threads, spin, batch, where=path)
-
-
-def read_graph(path: str | os.PathLike[str]) -> bytes:
-    """The file, if it takes nothing from other files. Raises CheckpointError."""
-    path = Path(path)
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise CheckpointError(f"cannot be read: {error.strerror or error}", where=path) from None
-    refuse_other_files(data, path)
-    return data
+    seen = refuse_other_files(path)
+    session = _session(os.fspath(path), threads, spin, batch, path)  # which reads the file itself: one copy less
+    if _state(os.stat(path)) != seen:
+        raise CheckpointError("changed while it was read", where=path, remedy="Try again when it is written whole")
+    return session
 
 
 def open_graph_bytes(data: bytes, threads: int = 1, spin: bool = False, batch: int | None = None,
                      where: object = "the exported model") -> Any:
-    """As `open_graph`, of a graph in memory that `refuse_other_files` has seen."""
+    """As `open_graph`, of a graph in memory. It may take tensors from other files: give it what was made here, or what
+    `read_graph` has read."""
+    return _session(data, threads, spin, batch, where)
+
+
+def _session(given: bytes | str, threads: int, spin: bool, batch: int | None, where: object) -> Any:
     try:
         import onnxruntime
     except ImportError:
@@ -240,20 +242,44 @@ def open_graph_bytes(data: bytes, threads: int = 1, spin: bool = False, batch: i
     if batch is not None:
         options.add_free_dimension_override_by_name(BATCH, batch)
     try:
-        return onnxruntime.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+        return onnxruntime.InferenceSession(given, options, providers=["CPUExecutionProvider"])
     except Exception as error:  # onnxruntime raises classes of its own, without a common base
         first = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
         raise CheckpointError(f"is not an ONNX model that can be run: {first}", where=where,
                               remedy="Export it again: visus export RUN --to onnx") from None
 
 
-def refuse_other_files(data: bytes, path: Path) -> None:
-    """Raises CheckpointError for a model whose tensors lie in other files (CVE-2022-25882 and its successors)."""
+def read_graph(path: str | os.PathLike[str]) -> bytes:
+    """The file, if it takes nothing from other files. Raises CheckpointError."""
+    seen = refuse_other_files(path)
+    with open(path, "rb") as file:
+        data = file.read()
+        if _state(os.fstat(file.fileno())) != seen:
+            raise CheckpointError("changed while it was read", where=path, remedy="Try again when it is written whole")
+    return data
+
+
+def _state(found: os.stat_result) -> tuple[int, int, int, int]:
+    return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+
+
+def refuse_other_files(path: str | os.PathLike[str]) -> tuple[int, int, int, int]:
+    """Raises CheckpointError for a model whose tensors lie in other files (CVE-2022-25882 and its successors), and for
+    a file that cannot be read. Gives the state of the file that was looked at."""
     remedy = "Export it as one file: visus export RUN --to onnx"
-    if data[4:8] == b"ORTM":
-        raise CheckpointError("is in onnxruntime's own format, not ONNX", where=path, remedy=remedy)
-    if b"location" not in data:  # the key that every reference to a file has
-        return
+    try:
+        with open(path, "rb") as file:
+            seen = _state(os.fstat(file.fileno()))
+            if file.read(8)[4:] == b"ORTM":
+                raise CheckpointError("is in onnxruntime's own format, not ONNX", where=path, remedy=remedy)
+            if b"location" not in _beside_values(file):  # the key that every reference to a file has
+                return seen
+            file.seek(0)
+            data = file.read()
+    except OSError as error:
+        raise CheckpointError(f"cannot be read: {error.strerror or error}", where=path) from None
+    except ValueError:
+        raise CheckpointError("is not an ONNX model", where=path, remedy=remedy) from None
     try:
         import onnx
         from google.protobuf.message import DecodeError
@@ -267,6 +293,30 @@ def refuse_other_files(data: bytes, path: Path) -> None:
     if any(tensor.external_data or tensor.data_location == onnx.TensorProto.EXTERNAL
            for tensor in _messages(model, onnx.TensorProto)):
         raise CheckpointError("takes tensors from other files, which is refused", where=path, remedy=remedy)
+    return seen
+
+
+def _beside_values(file: IO[bytes]) -> bytes:
+    """All of an ONNX file but the values of the graph's initializers (`raw_data`), which are nearly all of its bytes and
+    can name no file. Raises ValueError for bytes that are not a protobuf message."""
+    kept: list[bytes] = []
+
+    def walk(end: int, path: tuple[int, ...]) -> None:
+        while (start := file.tell()) < end:
+            number, length = _field(file, end)
+            here, content = (*path, number), file.tell()
+            if length is not None and here in (_GRAPH, _INITIALIZER):
+                walk(content + length, here)
+            elif here == _RAW_DATA and length is not None:
+                file.seek(length, os.SEEK_CUR)
+            else:
+                file.seek(start)
+                kept.append(file.read(content + (length or 0) - start))
+
+    end = file.seek(0, os.SEEK_END)
+    file.seek(0)
+    walk(end, ())
+    return b"\0".join(kept)
 
 
 def _messages(message: Any, kind: type) -> Iterator[Any]:

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from visus.core.errors import CheckpointError, ResourceError, UserError, did_you_mean
-from visus.deploy.onnx_file import open_graph_bytes, read_graph
+from visus.deploy.onnx_file import open_graph, open_graph_bytes, read_graph
 from visus.deploy.openvino_package import openvino_to_compute
 
 if TYPE_CHECKING:
@@ -56,7 +56,9 @@ def open_session(path: Path, backend: str = "onnxruntime", threads: int = 1, *, 
         from visus.deploy.backends_torch import torch_session
 
         return torch_session(load(), backend, threads)
-    return session_of_graph(read_graph(path), backend, threads, batch=batch, where=path)
+    if backend.startswith("openvino"):
+        return session_of_graph(read_graph(path), backend, threads, batch=batch, where=path)
+    return _onnxruntime(open_graph(path, threads, backend == "onnxruntime-spinning", batch), batch)
 
 
 def session_of_graph(data: bytes, backend: str, threads: int, *, batch: int | None = None,
@@ -64,7 +66,10 @@ def session_of_graph(data: bytes, backend: str, threads: int, *, batch: int | No
     """As `open_session`, of a graph in memory with one input, of any type, and one output."""
     if backend.startswith("openvino"):
         return _openvino(data, backend.partition("-")[2] or "f32", threads, batch, where)
-    graph = open_graph_bytes(data, threads, backend == "onnxruntime-spinning", batch, where)
+    return _onnxruntime(open_graph_bytes(data, threads, backend == "onnxruntime-spinning", batch, where), batch)
+
+
+def _onnxruntime(graph: Any, batch: int | None) -> Session:
     given = graph.get_inputs()[0]
     outputs = [graph.get_outputs()[0].name]
 
