@@ -297,8 +297,8 @@ def refuse_other_files(path: str | os.PathLike[str]) -> tuple[int, int, int, int
 
 
 def _beside_values(file: IO[bytes]) -> bytes:
-    """All of an ONNX file but the values of the graph's initializers (`raw_data`), which are nearly all of its bytes and
-    can name no file. Raises ValueError for bytes that are not a protobuf message."""
+    """All of an ONNX file but the values of the graph's initializers (`raw_data`), which are nearly all of it and can
+    name no file. Raises ValueError for bytes that are not a protobuf message."""
     kept: list[bytes] = []
 
     def walk(end: int, path: tuple[int, ...]) -> None:
