@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from visus.core.errors import MissingExtra
-from visus.deploy.optimise import Candidate, difference, disagreement, thread_counts, tune
+from visus.deploy.optimise import Candidate, Sample, difference, thread_counts, tune
 
 IMAGES = np.random.default_rng(0).normal(size=(4, 6)).astype(np.float32)
 WEIGHTS = np.random.default_rng(1).normal(size=(6, 3)).astype(np.float32)
@@ -73,13 +73,35 @@ def test_what_cannot_be_built_or_run_is_a_row_with_its_reason():
 def test_fewer_bits_must_agree_on_their_own_sample():
     sample = np.eye(6, dtype=np.float32)
     expected = sample @ WEIGHTS
-    flipped = Candidate("flip int8", way(0.001, lambda out: -out), "int8", sample=(sample, expected))
-    rough = Candidate("rough int8", way(0.001, lambda out: out * 1.01), "int8", sample=(sample, expected),
+    flipped = Candidate("flip int8", way(0.001, lambda out: -out), "int8", sample=Sample(sample, expected))
+    rough = Candidate("rough int8", way(0.001, lambda out: out * 1.01), "int8", sample=Sample(sample, expected),
                       extra={"file": "x.onnx"})
     tuned = tune([Candidate("torch", way(0.006)), flipped, rough], IMAGES)
     assert verdicts(tuned)["flip int8", 1] == "refused" and tuned.fastest.candidate == "rough int8"
     assert tuned.record()["without_torch"] | {"p50_ms": 0, "ratio": 0} == {
         "backend": "rough", "threads": 1, "p50_ms": 0, "ratio": 0, "file": "x.onnx"}
+
+
+def test_fewer_bits_are_judged_by_decisions_and_by_accuracy():
+    given = np.array([[0.1, 0.9], [0.8, 0.2]])
+    assert Sample(None, given).judged(np.array([[0.4, 0.6], [0.3, 0.7]])) == (0.5, None)
+    assert Sample(None, given, targets=np.array([1, 0])).judged(np.array([[0.4, 0.6], [0.3, 0.7]])) == (0.5, 0.5)
+    assert Sample(None, given, targets=np.array([1, 1])).judged(np.array([[0.4, 0.6], [0.3, 0.7]])) == (0.5, -0.5)
+    several = Sample(None, given, "multilabel", (0.05, 0.5), np.array([[1, 1], [1, 0]]))
+    assert several.judged(given) == (0.0, 0.0) and several.judged(given - 0.06) == (0.5, 0.25)
+    assert Sample(None, given).judged(given[0]) == (1.0, None)
+
+
+def test_fewer_bits_that_agree_but_lose_accuracy_are_refused():
+    images = np.eye(500, 6, dtype=np.float32) + np.eye(6, dtype=np.float32)[0]
+    expected = images @ WEIGHTS
+    targets = expected.argmax(1)
+    worse = expected.copy()
+    worse[:4] = -worse[:4]  # 0.8 % of the answers, all of them right before
+    candidate = Candidate("worse int8", lambda threads: lambda batch: worse if len(batch) == 500 else batch @ WEIGHTS,
+                          "int8", sample=Sample(images, expected, targets=targets))
+    row = next(row for row in tune([Candidate("torch", way(0.003)), candidate], IMAGES).rows if "int8" in row.candidate)
+    assert row.verdict == "refused" and "0.80 points of accuracy lost on 500 images" in row.reason
 
 
 def test_what_a_runtime_has_surpassed_anyway_is_not_built():
@@ -117,5 +139,4 @@ def test_an_original_that_fails_is_an_error():
 def test_differences_are_of_the_largest_number():
     assert difference(np.array([[1.0, 10.5]]), np.array([[1.0, 10.0]])) == pytest.approx(0.05)
     assert difference(np.zeros((1, 2)), np.zeros((2, 1))) == np.inf
-    assert disagreement(np.array([[1.0, 2], [2, 1]]), np.array([[1.0, 2], [1, 2]])) == 0.5
     assert [thread_counts(n) for n in (1, 2, 6, 8)] == [(1,), (1, 2), (1, 2, 4, 6), (1, 2, 4, 8)]

@@ -92,10 +92,28 @@ def test_int8_is_tried_when_asked_and_its_file_is_remembered(bundle):
     found = visus.optimize(bundle, threads=1, int8=True, seconds=2)
     rows = {row.candidate: row for row in found.table if "int8" in row.candidate}
     assert set(rows) == {"onnxruntime int8", "openvino int8"}
-    assert all(row.verdict in ("fastest", "equal", "slower", "refused", "missing") for row in rows.values()), rows
-    if found.choice.candidate.endswith("int8"):
-        assert machine.chosen(read_bundle(bundle))["file"] == verb.INT8
-        predictor.open_predictor(bundle)
+    assert all(row.verdict in ("fastest", "equal", "slower", "refused", "skipped") for row in rows.values()), rows
+    kept = {path.name for path in bundle.glob("model.int8*")}
+    held = machine.chosen(read_bundle(bundle))
+    assert kept == ({held["file"]} if "file" in held else set())
+    predictor.open_predictor(bundle)
+
+
+def test_int8_of_a_run_is_judged_on_its_test_images(digits_run, tmp_path, monkeypatch):
+    run = tmp_path / "run"
+    shutil.copytree(digits_run, run, ignore=shutil.ignore_patterns("export", "checkpoints"))
+    judged = []
+    real = verb.Sample.judged
+
+    def judge(self, found):
+        judged.append((len(found), self.targets is not None, real(self, found)))
+        return judged[-1][2]
+
+    monkeypatch.setattr(verb.Sample, "judged", judge)
+    visus.optimize(run, threads=1, int8=True, seconds=1)
+    with np.load(run / "evaluation" / "test.npz") as file:
+        assert judged[0][:2] == (min(verb.JUDGED, len(file["probs"])), True)
+    assert judged[0][2][0] < 0.05
 
 
 def test_a_run_is_exported_when_needed_only(digits_run, tmp_path):

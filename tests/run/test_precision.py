@@ -14,7 +14,7 @@ pytest.importorskip("onnxruntime", reason="the extra export is not installed")
 
 from visus.core.files import sha256  # noqa: E402
 from visus.deploy.artifact import read_bundle  # noqa: E402
-from visus.run import precision  # noqa: E402
+from visus.run import held_out, precision  # noqa: E402
 from visus.run.precision import lower_precision  # noqa: E402
 
 SMALL = {"model.name": "resnet20", "model.config.depth": 1, "train.threads": 1, "train.layout": "contiguous"}
@@ -35,7 +35,7 @@ def trained(tmp_path_factory):
 @pytest.fixture
 def bundle(trained, tmp_path, monkeypatch):
     monkeypatch.setattr(precision, "SECONDS", 0.5)
-    monkeypatch.setattr(precision, "CALIBRATION", 48)
+    monkeypatch.setattr(held_out, "CALIBRATION", 48)
     return shutil.copytree(trained[1], tmp_path / "bundle")
 
 
@@ -114,7 +114,7 @@ def digit_folder(tmp_path):
 
 
 def test_images_that_calibrate_do_not_judge(trained):
-    held = precision._of_run(trained[0], 2000)
+    held = held_out.of_run(trained[0], 2000)
     assert not set(held.calibration) & set(held.held_out) and len(held.calibration) == 256
     counts = np.bincount(np.asarray(held.samples.targets)[held.calibration])
     assert counts.max() - counts.min() <= 1  # of every class alike

@@ -4,7 +4,7 @@
   visus optimize bundle/ --threads 1         one thread only
   visus optimize bundle/ --batch 8           for eight images at once
   visus optimize bundle/ --half              bfloat16 and float16 too, where the processor computes them
-  visus optimize bundle/ --int8              8-bit integers too, calibrated on the bundle's golden images
+  visus optimize runs/photos-1 --int8        8-bit integers too, judged on test images
   visus optimize bundle/ --compile           torch.compile too (its first call takes 10 to 80 s)
 
 Tried are torch as it is, channels-last, with batch norms folded, and the runtimes that are installed: onnxruntime

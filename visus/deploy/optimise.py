@@ -18,10 +18,12 @@ from typing import Any
 import numpy as np
 
 from visus.core.errors import MissingExtra, UserError
+from visus.deploy.golden import decisions
 from visus.deploy.timing import Entrant, Race, contention, ratio
 
 TOLERANCE = 1e-5   # of the largest number of the output
 AGREEMENT = 0.99   # of answers, of candidates that compute with fewer bits
+MOST_LOSS = 0.005  # of accuracy, of the same
 FIRST_ROUNDS = 3
 HOPELESS = 4       # times the best time of the first round: no second one
 FINALISTS = 3
@@ -35,18 +37,46 @@ AT_BEST = {"torch-channels-last": (1.25, 1.4), "torch-folded": (1.15, 1.25),
 ORIGINAL = "torch"
 
 
+@dataclass(frozen=True, eq=False)
+class Sample:
+    """Images by which fewer bits are judged. expected: what the original gives for them, [N, K]. task, thresholds: how
+    a decision follows. targets: what is right, int [N] or 0 and 1 [N, K], where that is known."""
+
+    images: Any
+    expected: np.ndarray
+    task: str = "classification"
+    thresholds: Sequence[float] = ()
+    targets: np.ndarray | None = None
+
+    def judged(self, found: np.ndarray) -> tuple[float, float | None]:
+        """(share of decisions that differ, accuracy lost); all differ where the shape is another, or not
+        [N, K]."""
+        if found.shape != self.expected.shape or found.ndim != 2:
+            return 1.0, None
+        before, after = (decisions(of, self.task, self.thresholds) for of in (self.expected, found))
+        apart = float((before != after).any(1).mean())
+        if self.targets is None:
+            return apart, None
+        return apart, self._accuracy(before) - self._accuracy(after)
+
+    def _accuracy(self, answers: np.ndarray) -> float:
+        assert self.targets is not None
+        if self.targets.ndim == 1:
+            return float(answers[np.arange(len(answers)), self.targets].mean())
+        return float((answers == (self.targets > 0)).mean())
+
+
 @dataclass(frozen=True)
 class Candidate:
     """name: of the backend. build(threads) gives the way to compute: a batch -> float32 [B, K]. precision: 'float32'
-    must be equal to the original, another must agree with it: on `sample`, images and what the original gives for them,
-    or else on those that all are checked on. reason: why it is not to be tried. extra: goes into the record of the
-    choice (the file of another graph)."""
+    must be equal to the original, another must agree with it: on `sample`, or else on the images that all are checked
+    on. reason: why it is not to be tried. extra: goes into the record of the choice (the file of another graph)."""
 
     name: str
     build: Callable[[int], Callable[[Any], Any]]
     precision: str = "float32"
     reason: str | None = None
-    sample: tuple[Any, np.ndarray] | None = None
+    sample: Sample | None = None
     extra: dict[str, Any] = field(default_factory=dict)
 
 
@@ -229,7 +259,9 @@ class _Tuning:
             self.rows[candidate.name, count] = replace(row, verdict="skipped", reason=candidate.reason)
             return False
         self.tell(candidate.name)
-        checked, expected = candidate.sample or (self.checked, self.expected)
+        exact = candidate.precision == "float32"
+        sample = candidate.sample or Sample(self.checked, self.expected)
+        checked, expected = (self.checked, self.expected) if exact else (sample.images, sample.expected)
         start = time.process_time()
         try:
             call = candidate.build(count)
@@ -243,11 +275,14 @@ class _Tuning:
             self.rows[candidate.name, count] = replace(row, verdict="failed", reason=first[:200])
             return False
         spent = time.process_time() - start
-        apart = difference(found, expected) if candidate.precision == "float32" else disagreement(found, expected)
-        limit = TOLERANCE if candidate.precision == "float32" else 1 - AGREEMENT
+        apart, loss = (difference(found, expected), None) if exact else sample.judged(found)
+        limit, reason = TOLERANCE if exact else 1 - AGREEMENT, None
         if not apart <= limit:  # also for NaN
-            reason = f"differs by {apart:.2g} of the largest number, more than {limit:g}" \
-                if candidate.precision == "float32" else f"{apart:.1%} of the answers differ, more than {limit:.0%}"
+            reason = f"differs by {apart:.2g} of the largest number, more than {limit:g}" if exact else \
+                f"{apart:.1%} of {len(found)} answers differ, more than {limit:.0%}"
+        elif loss is not None and loss > MOST_LOSS:
+            reason = f"{100 * loss:.2f} points of accuracy lost on {len(found)} images, more than {100 * MOST_LOSS:g}"
+        if reason is not None:
             self.rows[candidate.name, count] = replace(row, difference=apart, build_s=spent, verdict="refused",
                                                        reason=reason)
             return False
@@ -288,13 +323,6 @@ def difference(found: np.ndarray, expected: np.ndarray) -> float:
         return math.inf
     largest = float(np.abs(expected).max()) if expected.size else 0.0
     return float(np.abs(found - expected).max() / max(largest, 1e-30)) if expected.size else 0.0
-
-
-def disagreement(found: np.ndarray, expected: np.ndarray) -> float:
-    """The share of rows whose largest number stands elsewhere; 1 for another shape."""
-    if found.shape != expected.shape or found.ndim != 2:
-        return 1.0
-    return float((found.argmax(1) != expected.argmax(1)).mean())
 
 
 def _array(values: Any) -> np.ndarray:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,14 +14,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from visus.core.errors import CheckpointError, RunError, UserError, printable
+from visus.core.errors import CheckpointError, MissingExtra, RunError, UserError, printable
 from visus.core.files import read_json, sha256
 from visus.core.validate import positive, require
 from visus.deploy import machine
 from visus.deploy.artifact import GOLDEN, MODEL, Bundle, is_bundle, read_bundle
 from visus.deploy.backends_torch import on_threads, quick_graph, torch_session, torch_variant
 from visus.deploy.golden import read_golden
-from visus.deploy.optimise import Candidate, Row, Tuned, thread_counts, tune
+from visus.deploy.openvino_package import openvino_to_compute
+from visus.deploy.optimise import Candidate, Row, Sample, Tuned, thread_counts, tune
 from visus.deploy.program import Program
 from visus.deploy.session import EXACT, HALF, WITH_TORCH, open_session, session_of_graph
 from visus.run.bundle import load_model
@@ -31,7 +32,8 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 CHECKED = 4  # real images on which candidates are compared with the original
-INT8 = "model.int8.onnx"
+JUDGED = 500  # held-out images of a run by which 8-bit integers are judged
+INT8, INT8_OPENVINO = "model.int8.onnx", "model.int8.openvino.onnx"
 _NOT_ASKED = "its first call takes 10 to 80 s; --compile tries it"
 
 
@@ -81,9 +83,9 @@ def optimize(model: nn.Module | str | os.PathLike[str], example: Tensor | None =
     model: a run or bundle (a run without a bundle is exported first), whose choice is then remembered in the bundle,
     for this machine; or a module with `example`, a tensor that it takes, such as rand(1, 3, 224, 224).
     batch: images at once, of a run. threads: 'auto' tries 1, 2, 4, ... and all cores. half: try bfloat16 and float16
-    too, on processors that compute them; int8: 8-bit integers, calibrated on the bundle's golden images: both give
-    other numbers, so their answers must agree with the original's, and they are tried when asked only. compiled: try
-    torch.compile too. seconds: of wall time, roughly.
+    too, on processors that compute them; int8: 8-bit integers, calibrated on training images and judged on test images
+    of a run, on the golden images of a bundle: both give other numbers, so their answers must agree with the
+    original's, and they are tried when asked only. compiled: try torch.compile too. seconds: of wall time, roughly.
 
     Raises UserError for wrong values, and what loading raises. A candidate that cannot be built is a row, no error.
     """
@@ -96,9 +98,9 @@ def optimize(model: nn.Module | str | os.PathLike[str], example: Tensor | None =
             return _of_module(model, example, counts, half, int8, compiled, seconds, tell)
     if example is not None:
         raise UserError("belongs to a module; a run has images of its own", where="example")
-    bundle = bundle_of(model, display)
+    bundle, run = bundle_of(model, display), None if is_bundle(model) else Path(os.fspath(model))
     with _status(display) as tell:
-        return _of_bundle(bundle, batch, counts, half, int8, compiled, seconds, tell)
+        return _of_bundle(bundle, run, batch, counts, half, int8, compiled, seconds, tell)
 
 
 @contextmanager
@@ -164,8 +166,8 @@ def golden_images(bundle: Bundle, count: int) -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (count, *rules.size, rules.channels), dtype=np.uint8)
 
 
-def _of_bundle(bundle: Bundle, batch: int, counts: Sequence[int], half: bool, int8: bool, compiled: bool,
-               seconds: float, tell: Callable[[str], None]) -> Optimised:
+def _of_bundle(bundle: Bundle, run: Path | None, batch: int, counts: Sequence[int], half: bool, int8: bool,
+               compiled: bool, seconds: float, tell: Callable[[str], None]) -> Optimised:
     if bundle.runtime != "onnxruntime":
         raise UserError(f"is made for {bundle.runtime} alone", where=bundle.path,
                         remedy="Give the run, or a bundle: visus export RUN --to bundle")
@@ -186,37 +188,76 @@ def _of_bundle(bundle: Bundle, batch: int, counts: Sequence[int], half: bool, in
     candidates += [Candidate(name, graph_way(name, bundle.onnx), bundle.about.get("precision", "float32"))
                    for name in EXACT]
     if half:
-        candidates += [Candidate(name, graph_way(name, bundle.onnx), "half", sample=_golden(bundle)) for name in HALF]
+        candidates += [Candidate(name, graph_way(name, bundle.onnx), "half", sample=_sample(bundle)) for name in HALF]
     if int8:
-        candidates += _int8(bundle, graph_way, tell)
+        candidates += _int8(bundle, run, graph_way, tell)
     tuned = tune(candidates, images, checked, threads=counts, seconds=seconds, tell=tell)
-    written = machine.remember(bundle, batch, tuned.record())
+    record = tuned.record()
+    written = machine.remember(bundle, batch, record)
+    if int8 and bundle.path.is_dir():  # only what was chosen stays
+        used = {record[which].get("file") for which in ("fastest", "without_torch") if which in record}
+        for name in {INT8, INT8_OPENVINO} - used:
+            (bundle.path / name).unlink(missing_ok=True)
     return Optimised(tuned, tuned.call, batch, bundle.path, written is not None)
 
 
-def _int8(bundle: Bundle, way: Callable[[str, Path], Callable[[int], Callable[[Any], Any]]],
+def _int8(bundle: Bundle, run: Path | None, way: Callable[[str, Path], Callable[[int], Callable[[Any], Any]]],
           tell: Callable[[str], None]) -> list[Candidate]:
-    """The graph in 8-bit integers in each runtime; where it cannot be made, candidates that say why."""
-    names = [f"{name} int8" for name in EXACT if not name.endswith("-spinning")]
-    reason, extra = None, {}
-    file = bundle.path / INT8
+    """The graph in 8-bit integers in each runtime, quantised for it; where it cannot be made, candidates that say
+    why."""
+    names = {"onnxruntime int8": INT8, "openvino int8": INT8_OPENVINO}
+    reason = None
     if not bundle.path.is_dir():
         reason = "a single file has no images to calibrate with"
     elif bundle.about.get("precision", "float32") != "float32":
         reason = f"the bundle is {bundle.about['precision']} already"
-    elif not (bundle.path / GOLDEN).is_file():
+    elif _golden(bundle) is None:
         reason = "the bundle has no golden images to calibrate with"
-    else:
-        from visus.deploy.quantise import quantised
+    if reason is not None:
+        return [Candidate(name, way(name.partition(" ")[0], bundle.onnx), "int8", reason) for name in names]
+    tell("images for 8-bit integers")
+    images, sample = _calibration(bundle, run)
+    return [_quantised(bundle, name, file, images, sample, way, tell) for name, file in names.items()]
 
-        tell("8-bit integers")
-        try:
-            quantised(bundle.onnx, file, list(read_golden(bundle.path / GOLDEN).images))
-            extra = {"file": INT8, "sha256": sha256(file), "precision": "int8"}
-        except UserError as error:
-            reason = error.problem
-    return [Candidate(name, way(name.partition(" ")[0], file), "int8", reason, _golden(bundle), extra)
-            for name in names]
+
+def _quantised(bundle: Bundle, name: str, file: str, images: Sequence[np.ndarray], sample: Sample | None,
+               way: Callable[[str, Path], Callable[[int], Callable[[Any], Any]]], tell: Callable[[str], None]
+               ) -> Candidate:
+    from visus.deploy.quantise import QuantiseConfig, quantised
+
+    backend, path = name.partition(" ")[0], bundle.path / file
+    tell(f"8-bit integers for {backend}")
+    try:
+        if backend == "openvino":
+            openvino_to_compute("The OpenVINO backend")
+        quantised(bundle.onnx, path, images, config=QuantiseConfig(runtime="any" if backend != "openvino" else backend))
+    except UserError as error:
+        missing = isinstance(error, MissingExtra)
+        return Candidate(name, way(backend, path), "int8", str(error.remedy) if missing else error.problem)
+    extra = {"file": file, "sha256": sha256(path), "precision": "int8"}
+    return Candidate(name, way(backend, path), "int8", None, sample, extra)
+
+
+def _calibration(bundle: Bundle, run: Path | None) -> tuple[list[np.ndarray], Sample | None]:
+    """Images to calibrate with, and those by which the result is judged: training and test images of a run whose data
+    are still there, else the bundle's golden images for both."""
+    from visus.run.held_out import of_run, prepared
+
+    if run is not None:
+        with suppress(UserError):
+            held = of_run(run, JUDGED)
+            images = [np.stack(list(prepared(held.samples, index, bundle.preprocessing)))
+                      for index in (held.calibration, held.held_out)]
+            session = open_session(bundle.onnx)
+            return list(images[0]), Sample(images[1], session(images[1]), bundle.task, bundle.thresholds,
+                                           np.asarray(held.samples.targets)[held.held_out])
+    sample = _sample(bundle)
+    return [] if sample is None else list(sample.images), sample
+
+
+def _sample(bundle: Bundle) -> Sample | None:
+    golden = _golden(bundle)
+    return None if golden is None else Sample(*golden, bundle.task, bundle.thresholds)
 
 
 def _golden(bundle: Bundle) -> tuple[np.ndarray, np.ndarray] | None:

@@ -17,15 +17,12 @@ from typing import Any
 
 import numpy as np
 
-from visus.core.errors import DataError, UserError
+from visus.core.errors import UserError
 from visus.core.files import write_bytes
-from visus.core.preprocessing import Preprocessing
-from visus.core.record import RunFolder
 from visus.core.validate import one_of, require
-from visus.data.opening import open_samples
-from visus.data.samples import Samples, counted
+from visus.data.samples import counted
 from visus.deploy.artifact import Bundle, read_bundle, seal
-from visus.deploy.golden import decisions, draw
+from visus.deploy.golden import decisions
 from visus.deploy.half import half_precision, half_speed
 from visus.deploy.openvino_package import may_compute
 from visus.deploy.quantise import QuantiseConfig, quantised
@@ -33,12 +30,10 @@ from visus.deploy.session import open_session
 from visus.deploy.timing import Entrant, Race, interval, ratio, ratios
 from visus.metrics.significance import paired_bootstrap, wilson_interval
 from visus.run.display import Display
-from visus.run.evaluate import match_labels, own_splits
-from visus.run.predict import expand
-from visus.run.recipe import Recipe
+from visus.run.held_out import HeldOut, of_images, of_run, prepared
 
 KINDS = {"half": "float16", "int8": "int8"}
-CALIBRATION, HELD_OUT = 256, 2000  # images at most
+HELD_OUT = 2000                    # images at most
 FEW = 200                          # held-out images, below which one changed answer is half a point or more
 ROUNDS, SECONDS = 15, 20.0         # of the timing
 
@@ -81,16 +76,6 @@ class PrecisionReport:
         return asdict(self)
 
 
-@dataclass(frozen=True)
-class HeldOut:
-    """calibration, held_out: positions in samples, without a common one. labelled: whether targets mean something."""
-
-    samples: Samples
-    calibration: np.ndarray
-    held_out: np.ndarray
-    labelled: bool
-
-
 def lower_precision(bundle: str | os.PathLike[str], kind: str, *, run: str | os.PathLike[str] | None = None,
                     images: str | os.PathLike[str] | None = None, out: str | os.PathLike[str] | None = None,
                     most_loss: float = 0.005, least_agreement: float = 0.99, held_out: int = HELD_OUT,
@@ -120,7 +105,11 @@ def lower_precision(bundle: str | os.PathLike[str], kind: str, *, run: str | os.
         raise UserError("needs either a run or images", where=f"run={run!r}, images={images!r}",
                         remedy="Give the run folder that the model came from")
     display = Display(progress)
-    data = _of_run(Path(os.fspath(run)), held_out) if run is not None else _of_images(images, found, held_out)
+    if run is not None:
+        data = of_run(Path(os.fspath(run)), held_out)
+    else:
+        assert images is not None
+        data = of_images(images, found, held_out)
     backends = [name for name in ("onnxruntime", "openvino") if find_spec(name) is not None]
     if "openvino" in backends and not may_compute():
         backends.remove("openvino")
@@ -131,9 +120,9 @@ def lower_precision(bundle: str | os.PathLike[str], kind: str, *, run: str | os.
         batch = int(found.about.get("batch") or 1)
         sessions = {(side, name): open_session(file, name, batch=batch)
                     for side, file in files.items() for name in backends}
-        probs = _asked(sessions, _prepared(data.samples, data.held_out, found.preprocessing), len(data.held_out),
+        probs = _asked(sessions, prepared(data.samples, data.held_out, found.preprocessing), len(data.held_out),
                        display)
-        speed = _speeds(sessions, next(_prepared(data.samples, data.held_out, found.preprocessing)), display)
+        speed = _speeds(sessions, next(prepared(data.samples, data.held_out, found.preprocessing)), display)
         report = _judged(kind, found, data, probs, backends, speed, half, kept_float,
                          {side: file.stat().st_size for side, file in files.items()}, most_loss, least_agreement,
                          time.monotonic() - start)
@@ -141,43 +130,6 @@ def lower_precision(bundle: str | os.PathLike[str], kind: str, *, run: str | os.
             _put(found, target, report, out)
     display.say(kind, report.sentence)
     return report
-
-
-# -- images ---------------------------------------------------------------------------------------------------------
-
-
-def _of_run(path: Path, most: int) -> HeldOut:
-    folder = RunFolder.open(path)
-    samples, splits = own_splits(folder, Recipe.load(folder.path / "recipe.yaml"))
-    train, test = splits["train"], splits["test"]
-    if not len(train) or not len(test):
-        raise DataError("has no training or no test images", where=path, remedy="Give images: a labelled folder")
-    targets = np.asarray(samples.targets)
-    return HeldOut(samples, train[draw(targets[train], CALIBRATION)], test[draw(targets[test], most)], True)
-
-
-def _of_images(path: str | os.PathLike[str] | None, bundle: Bundle, most: int) -> HeldOut:
-    assert path is not None
-    try:
-        samples = match_labels(open_samples(Path(os.fspath(path)), "auto"), bundle.labels, Path(os.fspath(path)))
-        labelled = True
-    except DataError:
-        files = tuple(str(file) for file in expand(os.fspath(path)))
-        samples = Samples(format="folder", classes=bundle.labels, targets=np.zeros(len(files), np.int64), paths=files,
-                          root=None)
-        labelled = False
-    if len(samples) < 2:
-        raise DataError("holds a single image: one part calibrates, the other judges", where=path,
-                        remedy="Give some hundred images of the usual kind")
-    order = draw(np.asarray(samples.targets), len(samples))
-    calibration = order[:min(CALIBRATION, len(samples) // 2)]
-    return HeldOut(samples, calibration, order[len(calibration):][:most], labelled)
-
-
-def _prepared(samples: Samples, index: np.ndarray, preprocessing: Preprocessing) -> Iterator[np.ndarray]:
-    """uint8 [height, width, channels] of each, as the network takes it."""
-    for i in index:
-        yield preprocessing.resized_array(samples.read(int(i), preprocessing.background))
 
 
 # -- making and measuring ---------------------------------------------------------------------------------------------
@@ -189,7 +141,7 @@ def _narrowed(bundle: Bundle, kind: str, data: HeldOut, target: Path, backends: 
     if kind == "half":
         half_precision(bundle.onnx, target)
         return (), half_speed()
-    images = list(_prepared(data.samples, data.calibration, bundle.preprocessing))
+    images = list(prepared(data.samples, data.calibration, bundle.preprocessing))
     config = QuantiseConfig(runtime="openvino" if "openvino" in backends else "any")
     with display.steps("calibrate", len(images)) as advance:
         return quantised(bundle.onnx, target, images, config=config, advance=advance).kept_float, None
