@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import signal
 
 import numpy as np
 import pytest
@@ -9,11 +10,15 @@ import torch
 
 import visus
 from tests.deployed import SMALL
-from visus.core.errors import RunError, UserError
+from visus.core.errors import Interrupted, RunError, UserError
+from visus.deploy.artifact import read_bundle
 from visus.deploy.deep_file import read_deep
 from visus.deploy.quantise_aware import Quantised
+from visus.explain.feature_layer import last_maps
+from visus.run import compress as compression
 from visus.run.bundle import load_model
 from visus.run.compress import Options, compress
+from visus.run.export import check, export
 
 QUICK = {"report.budget_s": 0, "train.threads": 1}
 
@@ -83,6 +88,19 @@ def test_a_run_with_fewer_channels_does_all_that_a_run_does(source, made, tmp_pa
     assert (found.out / "compress.svg").read_text().startswith("<svg")
 
 
+def test_what_was_interrupted_says_so_and_names_no_way_to_resume(source, made, tmp_path, monkeypatch):
+    def stopped(net, source, recipe, folder, display, stop, *rest):
+        stop.request(signal.SIGTERM)
+        raise stop.interrupted(True, folder.path)
+
+    monkeypatch.setattr(compression, "train_on", stopped)
+    with pytest.raises(Interrupted, match="stopped by SIGTERM") as caught:
+        made("magnitude", epochs=1)
+    assert caught.value.exit_code == 143 and "--resume" not in caught.value.remedy
+    assert "visus compress" in caught.value.remedy
+    assert visus.load(tmp_path / "magnitude").status == "interrupted"
+
+
 def test_deep_compression_comes_back_from_its_file(made):
     found = made("deep", amount=0.7, epochs=1, options=Options(convolution_bits=4, full_bits=3))
     row = found.record["rows"][1]
@@ -107,6 +125,13 @@ def test_quantisation_aware_training_rounds_and_comes_back(made):
     images = torch.rand(1, 1, 16, 16, requires_grad=True)
     trained.model(images)[0, 0].backward()
     assert images.grad.abs().sum() > 0  # for explanations and attacks
+    assert last_maps(trained.model, images.detach()).maps.isfinite().all()  # for Grad-CAM
+    bundle = export(found.out)
+    golden = read_bundle(bundle).about["golden"]
+    assert golden["tolerance"] == 0.05 and golden["largest"] < 0.05 and golden["changed"] == 0
+    assert check(bundle).largest <= 0.05
+    with pytest.raises(UserError, match="allowed is 1e-09"):
+        export(found.out, out=found.out / "strict", tolerance=1e-9)
 
 
 def test_the_net_is_never_worse_on_val_than_before_it_learnt_on(source, tmp_path):

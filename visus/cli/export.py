@@ -25,8 +25,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--out", metavar="PATH", help="default: RUN/export/NAME")
     parser.add_argument("--licence", metavar="TEXT", help="of the weights: an SPDX identifier or a sentence")
     parser.add_argument("--images", metavar="PATH", help="images for the comparison, in place of the run's own")
-    parser.add_argument("--tolerance", type=float, default=1e-4, metavar="P",
-                        help="largest difference of a probability that is let through (default: 1e-4)")
+    parser.add_argument("--tolerance", type=float, metavar="P",
+                        help="largest difference of a probability that is let through (default: 1e-4; of nets that "
+                        "round 0.05)")
     parser.add_argument("--half", action="store_true", help="weights in 16 bits: half the size")
     parser.add_argument("--int8", action="store_true", help="8 bits, calibrated on the run's images")
     parser.add_argument("--accept-loss", action="store_true",

@@ -21,6 +21,7 @@ from visus.core.files import atomic
 
 COUNT = 64         # images of a golden batch
 TOLERANCE = 1e-4   # of a probability, in float32
+ROUNDED_TOLERANCE = 0.05  # of nets that round inside
 MOST_BYTES = 1 << 30
 
 

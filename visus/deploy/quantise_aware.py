@@ -106,8 +106,8 @@ class _Straight(torch.autograd.Function):
 def rounded(values: Tensor, scale: Tensor, zero: Tensor, low: int, high: int) -> Tensor:
     """(clamp(round(values / scale) + zero, low, high) - zero) * scale, halves to even; scale and zero broadcast. The
     gradient passes to what was not cut, and to nothing else."""
-    if torch.is_grad_enabled() and values.requires_grad:
-        return _Straight.apply(values, scale, zero, low, high)
+    if not torch.compiler.is_compiling() and not torch.onnx.is_in_onnx_export():
+        return _Straight.apply(values, scale, zero, low, high)  # with gradients or not: explanations compare passes
     return (((values / scale).round() + zero).clamp(low, high) - zero) * scale
 
 

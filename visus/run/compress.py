@@ -18,7 +18,7 @@ import torch
 from torch import Tensor, nn
 
 from visus.core.device import environment
-from visus.core.errors import CheckpointError, MissingExtra, UserError
+from visus.core.errors import CheckpointError, Interrupted, MissingExtra, UserError
 from visus.core.files import write_json, write_text
 from visus.core.meta import on_meta
 from visus.core.record import RunFolder
@@ -186,7 +186,7 @@ def _one(source: Source, method: str, amount: float | None, epochs: int, path: P
         for name in COPIED:
             if name != "data.json" and (source.folder.path / name).is_file():
                 shutil.copyfile(source.folder.path / name, folder.path / name)
-        with StopRequest() as stop:
+        with StopRequest("Start visus compress again, with another --out or fewer --epochs") as stop:
             work = _Work(source, recipe, epochs, options, amount or 0.0, folder, display, stop, operated.net,
                          Position(), dict(operated.notes))
             for sentence in operated.said:
@@ -194,8 +194,8 @@ def _one(source: Source, method: str, amount: float | None, epochs: int, path: P
             _METHODS[method].learn(work)
             _finish(work, watch.seconds)
         row = _row(work, method, amount)
-    except BaseException:
-        folder.update(status="failed")
+    except BaseException as error:
+        folder.update(status="interrupted" if isinstance(error, Interrupted) else "failed")
         raise
     finally:
         torch.set_num_threads(threads)

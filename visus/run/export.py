@@ -36,10 +36,20 @@ from visus.deploy.artifact import (
     read_bundle,
     seal,
 )
-from visus.deploy.golden import TOLERANCE, Agreement, Golden, compare, draw, read_golden, write_golden
+from visus.deploy.golden import (
+    ROUNDED_TOLERANCE,
+    TOLERANCE,
+    Agreement,
+    Golden,
+    compare,
+    draw,
+    read_golden,
+    write_golden,
+)
 from visus.deploy.onnx_file import describe, write_onnx
 from visus.deploy.predictor import Predictor, open_predictor
 from visus.deploy.program import Program
+from visus.deploy.quantise_aware import Quantised
 from visus.deploy.session import Session, open_session
 from visus.run.bundle import FOLDS, TrainedModel, load_model
 from visus.run.display import Display
@@ -71,7 +81,7 @@ class Subject:
 
 
 def export(run: str | os.PathLike[str], to: str = "bundle", out: str | os.PathLike[str] | None = None, *,
-           licence: str | None = None, tolerance: float = TOLERANCE, images: str | os.PathLike[str] | None = None,
+           licence: str | None = None, tolerance: float | None = None, images: str | os.PathLike[str] | None = None,
            half: bool = False, int8: bool = False, accept_loss: bool = False,
            thresholds: float | Mapping[str, float] | str | os.PathLike[str] | None = None,
            fixed_batch: int | None = None, dynamic_size: bool = False, force: bool = False,
@@ -81,11 +91,12 @@ def export(run: str | os.PathLike[str], to: str = "bundle", out: str | os.PathLi
     to: bundle (a folder: ONNX, the torch model, the evidence), onnx (one self-describing file), torch-export (one
     .pt2), safetensors (the portable model alone) or openvino (a folder). out: default RUN/export/NAME. licence: of the
     weights, a text or an SPDX identifier. images: a folder or file of images for the golden batch in place of the run's
-    own. tolerance: the largest difference of a probability that is let through. half, int8: a smaller file, judged by
-    accuracy on held-out images (bundle and onnx); accept_loss: also where it loses more than it may. thresholds: for
-    several labels, from which probability on one is given: for all, by label, or a JSON file of either. fixed_batch:
-    always so many images at once; dynamic_size: any height and width, where the net allows. force: replace an artifact
-    that is there.
+    own. tolerance: the largest difference of a probability that is let through, by default 1e-4, and 0.05 of a net that
+    rounds (`visus compress --method qat`), where a sum in another order falls to the other side of a border. half,
+    int8: a smaller file, judged by accuracy on held-out images (bundle and onnx); accept_loss: also where it loses more
+    than it may. thresholds: for several labels, from which probability on one is given: for all, by label, or a JSON
+    file of either. fixed_batch: always so many images at once; dynamic_size: any height and width, where the net
+    allows. force: replace an artifact that is there.
 
     Nothing lies at `out` before all is written and compared. Raises UserError for wrong options, an artifact that is
     there already, a model that cannot be exported, and one whose answers differ by more than the tolerance.
@@ -105,6 +116,9 @@ def export(run: str | os.PathLike[str], to: str = "bundle", out: str | os.PathLi
     display.say("model", f"{trained.name}, {len(trained.labels)} labels, {_sides(trained.preprocessing)}")
     with display.steps("original answers", None):
         prepared, original = _original(trained, subjects)
+    if tolerance is None:
+        rounds = any(isinstance(module, Quantised) for module in trained.model.modules())
+        tolerance = ROUNDED_TOLERANCE if rounds else TOLERANCE
     job = _Job(trained, run, folder, Program(trained.model, trained.preprocessing, trained.task,
                                              trained.about.get("calibration")).eval(),
                _about(trained, folder, licence, limits, fixed_batch, dynamic_size), subjects, prepared, original,
@@ -302,14 +316,14 @@ def _thresholds(given: Any, trained: TrainedModel) -> tuple[float, ...] | None:
     return tuple(float(value) for value in values)
 
 
-def _refuse_misfits(to: str, half: bool, int8: bool, tolerance: float, fixed_batch: int | None,
+def _refuse_misfits(to: str, half: bool, int8: bool, tolerance: float | None, fixed_batch: int | None,
                     dynamic_size: bool) -> None:
     if half and int8:
         raise UserError("one precision at a time", where="--half --int8", remedy="Give one of them")
     if (half or int8) and to in IN_FULL:
         raise UserError(f"a {to} artifact keeps full precision", where="--int8" if int8 else "--half",
                         remedy="Take --to bundle or --to onnx")
-    if not 0 < tolerance < 1:
+    if tolerance is not None and not 0 < tolerance < 1:
         raise UserError("must lie above 0 and below 1", where=f"--tolerance {tolerance}", remedy="The default is 1e-4")
     if fixed_batch is not None and (fixed_batch < 1 or to == "safetensors"):
         raise UserError("must be at least 1" if fixed_batch < 1 else "the portable model takes any number of images",

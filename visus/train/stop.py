@@ -11,9 +11,12 @@ from visus.core.errors import Interrupted
 
 
 class StopRequest:
-    """Poll `requested` between steps and batches. As a context manager it takes the two signals over."""
+    """Poll `requested` between steps and batches. As a context manager it takes the two signals over. remedy: what to
+    do when work that cannot go on where it stopped was interrupted; None for what `visus train --resume` goes on
+    with."""
 
-    def __init__(self) -> None:
+    def __init__(self, remedy: str | None = None) -> None:
+        self.remedy = remedy
         self.signal: signal.Signals | None = None
         self._agreed: signal.Signals | None = None
         self._before: dict[signal.Signals, object] = {}
@@ -42,8 +45,11 @@ class StopRequest:
     def interrupted(self, saved: bool, where: object) -> Interrupted:
         """The error to raise once the state is on disk (or could not be written)."""
         name = (self.received or signal.SIGINT).name
-        error = Interrupted(f"stopped by {name}" + (", saved" if saved else ", NOT saved"), where=where,
-                            remedy=f"Go on with: visus train --resume {where}")
+        if self.remedy is None:
+            error = Interrupted(f"stopped by {name}" + (", saved" if saved else ", NOT saved"), where=where,
+                                remedy=f"Go on with: visus train --resume {where}")
+        else:
+            error = Interrupted(f"stopped by {name}", where=where, remedy=self.remedy)
         error.exit_code = 128 + int(self.received or signal.SIGINT)
         return error
 
