@@ -134,6 +134,12 @@ def test_quantisation_aware_training_rounds_and_comes_back(made):
         export(found.out, out=found.out / "strict", tolerance=1e-9)
 
 
+def test_learning_with_few_bits_wins_back_what_rounding_to_them_lost(source, tmp_path):
+    rounded, learnt = (compress(source, "qat", epochs=epochs, out=tmp_path / f"epochs-{epochs}", values=QUICK,
+                                options=Options(weight_bits=3)).record["rows"][1]["value"] for epochs in (0, 3))
+    assert learnt > rounded + 0.1
+
+
 def test_the_net_is_never_worse_on_val_than_before_it_learnt_on(source, tmp_path):
     made = compress(source, "magnitude", amount=0.01, epochs=1, out=tmp_path / "out",
                     values=QUICK | {"optimizer.lr": 50.0, "train.clip_norm": 0.1})
