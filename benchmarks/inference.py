@@ -7,7 +7,7 @@ sides compute in turns, and wait while they do not. One thread: processor time; 
 per-round ratios. The output of every side must equal timm's within 1e-5 of its largest number, in this same run.
 
 Sides: timm; ours (what visus.optimize chose, with that number of threads); the best ways by hand: our net in eager
-mode, onnxruntime, OpenVINO (torch.compile where --compile). A process of fused multiply-adds in C gives the peak of the
+mode, onnxruntime, OpenVINO where it may compute (torch.compile where --compile). A process of fused multiply-adds in C gives the peak of the
 machine in the same rounds (a matrix product of torch where there is no C compiler).
 
 Bars: geometric mean 1.42 on one thread, 1.5 on two; on one thread MobileNetV3 2.3, EfficientNet-B0 1.85, ResNet-18
@@ -236,9 +236,15 @@ def fma(folder: Path, threads: int) -> list[str] | None:
     return [str(program)] if built.returncode == 0 else None
 
 
+def may_compute() -> bool:
+    from visus.deploy.openvino_package import may_compute
+
+    return may_compute()
+
+
 def measure(name: str, threads: int, rounds: int, compiled: bool, folder: Path) -> dict[str, Any]:
-    whats = ["timm", "ours", "eager", "onnxruntime", *(["onnxruntime-spinning"] if threads > 1 else []), "openvino",
-             *(["torch-compile"] if compiled else [])]
+    whats = ["timm", "ours", "eager", "onnxruntime", *(["onnxruntime-spinning"] if threads > 1 else []),
+             *(["openvino"] if may_compute() else []), *(["torch-compile"] if compiled else [])]
     peak_command = fma(folder, threads)
     own = [sys.executable, str(Path(__file__).resolve()), "--side", name]
     with ExitStack() as stack:
