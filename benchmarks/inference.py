@@ -7,8 +7,8 @@ sides compute in turns, and wait while they do not. One thread: processor time; 
 per-round ratios. The output of every side must equal timm's within 1e-5 of its largest number, in this same run.
 
 Sides: timm; ours (what visus.optimize chose, with that number of threads); the best ways by hand: our net in eager
-mode, onnxruntime, OpenVINO where it may compute (torch.compile where --compile). A process of fused multiply-adds in C gives the peak of the
-machine in the same rounds (a matrix product of torch where there is no C compiler).
+mode, onnxruntime, OpenVINO where it may compute (torch.compile where --compile). A process of fused multiply-adds in C
+gives the peak of the machine in the same rounds (a matrix product of torch where there is no C compiler).
 
 Bars: geometric mean 1.42 on one thread, 1.5 on two; on one thread MobileNetV3 2.3, EfficientNet-B0 1.85, ResNet-18
 1.4, ResNet-50 1.3; never below 0.97 of the best way by hand; ResNet-50 at 0.85 of the peak; building and tuning of

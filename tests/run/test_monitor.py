@@ -12,7 +12,7 @@ import pytest
 from PIL import Image
 
 import visus
-from visus.core.errors import CheckpointError, UserError
+from visus.core.errors import CheckpointError, DataError, UserError
 from visus.core.files import finite
 from visus.deploy.drift import Collector, Observed, answer_statistics, file_statistics, image_statistics
 from visus.deploy.statistics_file import Reference, read_reference_file
@@ -216,6 +216,29 @@ def test_statistics_of_a_server_say_the_same_as_the_images(run, held_out, tmp_pa
     assert len(kept.record["windows"]) == 10 and kept.record["notes"] == []
     latest = visus.monitor(run, requests=tmp_path / "worker-0.json", last=1, features=False)
     assert latest.record["images"]["recent"] == len(dark[0::2]) % 20 or 20
+
+
+def test_a_server_that_starts_again_goes_on_with_its_statistics(run, held_out, tmp_path):
+    reference, path = json.loads((run / "monitor/reference.json").read_text()), tmp_path / "kept.json"
+    probs = np.eye(10, dtype=np.float32)
+    for start in (0, 7):
+        collector = Collector(reference, every_requests=5)
+        if start:
+            collector.resume(path)
+        for k in range(7):
+            collector.add(held_out[start + k], probs[k])
+        collector.save(path)
+    assert [window.count for window in collector.windows()] == [5, 5, 4]
+    whole = Collector(reference, every_requests=5)
+    for k in range(14):
+        whole.add(held_out[k], probs[k % 7])
+    for a, b in zip(collector.windows(), whole.windows(), strict=True):
+        assert a.predicted.tolist() == b.predicted.tolist() and a.sketches.keys() == b.sketches.keys()
+    with pytest.raises(DataError, match="another model"):
+        Collector(reference | {"weights": "0" * 64}).resume(path)
+    path.write_text(path.read_text()[:200])
+    with pytest.raises(DataError):
+        Collector(reference).resume(path)
 
 
 def read_preprocessing(run: Path):

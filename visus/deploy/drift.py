@@ -16,6 +16,8 @@ from typing import Any, Literal
 
 import numpy as np
 
+from visus.core.errors import DataError
+
 BINS = 256
 PIXELS = 72 * 72  # about as many of an image are looked at
 LEAST_PROB = 1e-12
@@ -255,6 +257,18 @@ class Collector:
         from visus.deploy.statistics_file import write_statistics
 
         write_statistics(path, self.windows(), self.about)
+
+    def resume(self, path: str | os.PathLike[str]) -> None:
+        """Go on with the windows of a file that an earlier server wrote. Raises DataError for one that is damaged or
+        another model's."""
+        from visus.deploy.statistics_file import read_statistics
+
+        windows, stated = read_statistics(path, self.about.get("labels"))
+        if stated.get("weights") != self.about.get("weights"):
+            raise DataError("holds the statistics of another model", where=path,
+                            remedy="Give another --statistics file, or move this one away")
+        with self._lock:
+            self._windows = windows[-self._keep:]
 
     def _window(self, num_classes: int) -> Observed:
         now = self._clock()

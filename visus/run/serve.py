@@ -171,8 +171,11 @@ def _collector(predictor: Predictor, settings: ServerSettings) -> Any:
 
     bundle = predictor.bundle
     reference = bundle.path / REFERENCE
-    return Collector(read_json(reference) if reference.is_file() else None,
-                     thresholds=bundle.thresholds if bundle.task == "multilabel" else None)
+    collector = Collector(read_json(reference) if reference.is_file() else None,
+                          thresholds=bundle.thresholds if bundle.task == "multilabel" else None)
+    if settings.workers == 1 and Path(settings.statistics).is_file():  # of several, each has a file of its own
+        collector.resume(settings.statistics)
+    return collector
 
 
 async def _run(service: Service, reloader: Reloader, settings: ServerSettings, listening: socket.socket,
