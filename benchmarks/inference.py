@@ -326,6 +326,23 @@ def verdicts(results: dict[str, Any], counts: list[int]) -> dict[str, bool]:
     return found
 
 
+def summary(results: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """A row for each net, for docs/results.md."""
+    table: dict[str, dict[str, Any]] = {}
+    for name in (name for name in NETS if name in results):
+        row: dict[str, Any] = {}
+        for threads, found in sorted(results[name].items()):
+            speed = found["speed against timm"]
+            low, high = speed["interval"]
+            row |= {f"{threads}: times timm's speed": f"{speed['median']:.2f} ({low:.2f} to {high:.2f})",
+                    f"{threads}: ms, timm and ours": f"{found['ms']['timm']:.1f}, {found['ms']['ours']:.1f}",
+                    f"{threads}: of the best by hand": found["speed against the best by hand"],
+                    f"{threads}: of the peak": found["share of the peak"],
+                    f"{threads}: choice": found["choice"].removeprefix("Optimised(").split(",")[0]}
+        table[name] = row
+    return table
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--models", default=",".join(NETS))
@@ -359,7 +376,8 @@ def main() -> int:
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     arguments.out.write_text(json.dumps({
         "command": ["python", *sys.argv], "rounds": arguments.rounds, "load average at the start": round(load, 2),
-        "bars": bars, "results": results, "environment": environment()}, indent=2) + "\n")
+        "bars": bars, "missed": [said for said, good in bars.items() if not good], "summary": summary(results),
+        "results": results, "environment": environment()}, indent=2) + "\n")
     for said, good in bars.items():
         print("reached" if good else "MISSED ", said)
     if load > QUIET:

@@ -426,13 +426,31 @@ def main() -> int:
     arguments.out.write_text(json.dumps({
         "command": ["python", *sys.argv], "versions": versions, "rounds": arguments.rounds,
         "load average at the start": round(load, 2), "client": "wrk" if arguments.wrk else "tests/deploy/server",
-        "results": results, "environment": environment()}, indent=2) + "\n")
+        "missed": [f"{name}: {said}" for name, result in results.items() for said in result["missed"]],
+        "summary": summary(results), "results": results, "environment": environment()}, indent=2) + "\n")
     for name, result in results.items():
         print(f"{name}: {result['against the bare model']['median']} of the bare model; "
               + ", ".join(f"{ratio['median']} x of {side} {ratio['interval']}"
                           for side, ratio in result["against peers at equal p99"].items())
               + f"; missed: {result['missed'] or 'nothing'}")
     return 1 if any(result["missed"] for result in results.values()) else 0
+
+
+def summary(results: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """A row for each model, for docs/results.md."""
+
+    def said(ratio: dict[str, Any]) -> str:
+        return f"{ratio['median']:.2f} ({ratio['interval'][0]:.2f} to {ratio['interval'][1]:.2f})"
+
+    return {name: {
+        "answers asked, lost, wrong": ", ".join(str(result["correct"][what]) for what in ("asked", "lost", "wrong")),
+        "requests per second": result["requests per second"]["visus"],
+        **{f"times {side} at its p99": said(ratio) for side, ratio in result["against peers at equal p99"].items()},
+        "of the bare model": said(result["against the bare model"]),
+        "of the bare model with decoding": said(result["against the bare model with decoding"]),
+        "p99 at 80 % load, times the bare model's median":
+            result["open loop"]["80% of capacity"]["p99 of the bare model's median"],
+        "memory": result["memory"]["ratio"]} for name, result in results.items()}
 
 
 def version_of(package: str) -> str | None:

@@ -38,7 +38,8 @@ def render() -> str:
         measured = json.loads(path.read_text())
         script = (ROOT / "benchmarks" / path.name).with_suffix(".py")
         page += f"\n## benchmarks/{script.name}\n\n"
-        rows = measured.get("results") or {str(run.pop("run")): run for run in measured["runs"]}
+        rows = measured.get("summary") or measured.get("results") or {
+            str(run.pop("run")): run for run in measured["runs"]}
         page += wide(rows) if all(is_flat(row) for row in rows.values()) else tall(rows)
         whole = {what: value for what, value in measured.items() if isinstance(value, float)}
         if whole:
