@@ -513,7 +513,7 @@ def test_sigterm_saves_and_resume_ends_with_the_same_bits(photos, tmp_path):
     import time
 
     def command(out: Path) -> list[str]:
-        return [sys.executable, "-m", "visus", "train", str(photos), "--out", str(out), *QUICK, "--epochs", "60",
+        return [sys.executable, "-m", "visus", "train", str(photos), "--out", str(out), *QUICK, "--epochs", "24",
                 "--batch-size", "4"]
 
     def wait_for_steps(out: Path) -> None:

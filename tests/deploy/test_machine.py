@@ -86,11 +86,3 @@ def test_a_choice_is_looked_up_without_torch(bundle):
             f"p = open_predictor({str(bundle.path)!r}); assert machine.chosen(p.bundle)['p50_ms'] == 1.5; "
             "assert 'torch' not in sys.modules")
     subprocess.run([sys.executable, "-c", code], check=True)
-
-
-@pytest.mark.parametrize(("flags", "whole"), [(("avx2", "fma"), False), (("avx2", "avx512_bf16", "avx512f"), False),
-                                              (("avx512_vnni",), True), (("avx2", "avx_vnni"), True),
-                                              (("asimd", "asimddp"), True), ((), False)])
-def test_weights_of_8_bits_need_sums_of_32(monkeypatch, flags, whole):
-    monkeypatch.setattr(machine, "_processor", lambda: ("a processor", flags))
-    assert machine.adds_in_32_bits() is whole

@@ -111,6 +111,7 @@ def test_another_head_keeps_everything_else(name):
     assert all(theirs[key].shape[0] == 11 * ours[key].shape[0] // 7 for key in changed), changed
 
 
+@pytest.mark.slow
 def test_building_all_on_the_meta_device_takes_less_than_thirty_seconds():
     """The bar of the project, in processor seconds, imports included: a fresh process builds every one."""
     code = ("from visus.core.meta import on_meta\nfrom visus.models import registry\n"

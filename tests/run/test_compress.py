@@ -130,13 +130,11 @@ def test_quantisation_aware_training_rounds_and_comes_back(made):
     golden = read_bundle(bundle).about["golden"]
     assert golden["tolerance"] == 0.05 and golden["largest"] < 0.05 and golden["changed"] == 0
     assert check(bundle).largest <= 0.05
-    with pytest.raises(UserError, match="allowed is 1e-09"):
-        export(found.out, out=found.out / "strict", tolerance=1e-9)
 
 
 def test_learning_with_few_bits_wins_back_what_rounding_to_them_lost(source, tmp_path):
     rounded, learnt = (compress(source, "qat", epochs=epochs, out=tmp_path / f"epochs-{epochs}", values=QUICK,
-                                options=Options(weight_bits=3)).record["rows"][1]["value"] for epochs in (0, 3))
+                                options=Options(weight_bits=3)).record["rows"][1]["value"] for epochs in (0, 2))
     assert learnt > rounded + 0.1
 
 

@@ -35,13 +35,6 @@ def machine() -> dict[str, Any]:
             "versions": {name: _version(name) for name in RUNTIMES}}
 
 
-def adds_in_32_bits() -> bool:
-    """Whether products of bytes are added in 32 bits (VNNI, AMX, ARM's dot products), so that weights may have all 8
-    bits; AVX2 alone adds pairs in 16 and saturates."""
-    flags = set(_processor()[1])
-    return bool(flags & {"avx512_vnni", "avx_vnni", "amx_int8", "asimddp", "i8mm"})
-
-
 @cache
 def _processor() -> tuple[str, tuple[str, ...]]:
     try:

@@ -230,8 +230,7 @@ def _quantised(bundle: Bundle, name: str, file: str, images: Sequence[np.ndarray
     try:
         if backend == "openvino":
             openvino_to_compute("The OpenVINO backend")
-        quantised(bundle.onnx, path, images, config=QuantiseConfig(
-            weight_bits=8 if machine.adds_in_32_bits() else 7, runtime="any" if backend != "openvino" else backend))
+        quantised(bundle.onnx, path, images, config=QuantiseConfig(runtime="any" if backend != "openvino" else backend))
     except UserError as error:
         missing = isinstance(error, MissingExtra)
         return Candidate(name, way(backend, path), "int8", str(error.remedy) if missing else error.problem)
