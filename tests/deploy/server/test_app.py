@@ -293,6 +293,9 @@ def test_encoded_images_are_decoded_by_the_bundles_rules():
     ({"inputs": [images_input(shape=[2, 4, 6], data=[0] * 48)]}, 422),
     ({"inputs": [images_input(datatype="FP32", data=[0] * 144)]}, 422),
     ({"inputs": [images_input(name="pixels", data=[0] * 144)]}, 422),
+    ({"inputs": [images_input(name={"a": []}, data=[0] * 144)]}, 422),
+    ({"inputs": [images_input(datatype=[{}], data=[0] * 144)]}, 422),
+    ({"inputs": [images_input(data=[0] * 144)], "outputs": [{"name": [{}]}]}, 422),
     ({"inputs": [images_input(data=[0] * 144)] * 2}, 422),
     ({"inputs": [images_input(data=[0] * 144)], "outputs": [{"name": "logits"}]}, 422),
     ({"inputs": [images_input(data=[0] * 144)], "outputs": [{"name": "probs"}] * 2}, 400),
@@ -300,11 +303,16 @@ def test_encoded_images_are_decoded_by_the_bundles_rules():
     ({"inputs": [images_input(parameters={"binary_data_size": 10**18})]}, 400),
     ({"inputs": [{"name": "encoded", "datatype": "BYTES", "shape": [1], "data": ["%%%"]}]}, 400),
     ({"inputs": [{"name": "encoded", "datatype": "BYTES", "shape": [1], "data": ["aGVsbG8gd29ybGQ="]}]}, 415)],
-    ids=range(24))
+    ids=range(27))
 def test_what_is_not_the_protocol_is_refused_in_its_form(body, status):
     found = one("POST", INFER, **({"content": body} if isinstance(body, bytes) else {"json": body}))
     assert found.status_code == status, found.text
     assert isinstance(found.json()["error"], str)
+
+
+def test_an_id_that_no_text_can_hold_is_refused_or_readable():
+    found = one("POST", INFER, content=json.dumps({"id": "a\ud800", "inputs": [images_input(data=[0] * 144)]}).encode())
+    assert found.status_code == 400 or found.status_code == 200 and found.json()["id"].startswith("a")
 
 
 @pytest.mark.parametrize("length", ["-1", "x", "999999", "9" * 30, "5"])

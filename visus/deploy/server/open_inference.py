@@ -186,7 +186,7 @@ def _read_input(tensor: dict[str, Any], tail: _Tail, shape: tuple[int, int, int]
         raise _malformed("A tensor has neither data nor binary_data_size")
     raw = None if size is None else tail.take(size)
     wanted: dict[Any, tuple[str, list[int]]] = {"images": ("UINT8", [*shape]), "encoded": ("BYTES", [])}
-    if name not in wanted:
+    if not isinstance(name, str) or name not in wanted:
         raise Refusal(422, "wrong_inputs", "The model has no such input", "Send 'images' or 'encoded'")
     if (datatype, dims[1:]) != wanted[name] or not dims or not dims[0]:
         raise Refusal(422, "wrong_shape", f"'{name}' is not {wanted[name][0]} of shape "
