@@ -13,16 +13,18 @@ import numpy as np
 from visus.core.files import child
 from visus.core.images import MAX_PIXELS, ReadImage, read_image
 from visus.deploy.artifact import CHOICES, ONNX, OPENVINO, Bundle, read_bundle, verify_files
-from visus.deploy.session import Session, open_session
+from visus.deploy.session import HALF, Session, open_session
 
 
 @dataclass(frozen=True)
 class Predictor:
-    """bundle: with its rules; session: in a runtime. Every image is asked for alone, so that its answer does not depend
-    on its neighbours, to the last bit; on processors batches buy nothing."""
+    """bundle: with its rules; session: in a runtime. exact: whether it computes the bundle's own graph in the bundle's
+    own precision, and not one with fewer bits that `visus optimize` chose. Every image is asked for alone, so that its
+    answer does not depend on its neighbours, to the last bit; on processors batches buy nothing."""
 
     bundle: Bundle
     session: Session
+    exact: bool = True
 
     def read(self, source: str | Path | bytes, *, max_pixels: int = MAX_PIXELS, name: str | None = None) -> ReadImage:
         """Decode by the bundle's rules. Raises ImageError."""
@@ -64,9 +66,10 @@ def open_predictor(path: str | os.PathLike[str], *, backend: str | None = None, 
         return Predictor(bundle, open_openvino(bundle.graph, threads or 1))
     chosen = _chosen(bundle) if backend is None else {}
     graph = child(bundle.path, str(chosen["file"])) if "file" in chosen else bundle.onnx
-    return Predictor(bundle, open_session(graph, backend or chosen.get("backend", "onnxruntime"),
-                                          threads or int(chosen.get("threads", 1)),
-                                          batch=int(bundle.about.get("batch") or 1)))
+    backend = backend or chosen.get("backend", "onnxruntime")
+    session = open_session(graph, backend, threads or int(chosen.get("threads", 1)),
+                           batch=int(bundle.about.get("batch") or 1))
+    return Predictor(bundle, session, "file" not in chosen and backend not in HALF)
 
 
 def _chosen(bundle: Bundle) -> dict[str, Any]:

@@ -139,7 +139,7 @@ def check(bundle: str | os.PathLike[str], *, progress: bool = False) -> Agreemen
         raise CheckpointError("holds no golden batch to compare with", where=found.path,
                               remedy="Give the folder that visus export RUN --to bundle wrote")
     golden = read_golden(found.path / GOLDEN)
-    predictor = open_predictor(bundle, verify=False)
+    predictor = open_predictor(bundle, backend="onnxruntime", verify=False)  # its own graph, and no chosen one
     with Display(progress).steps("golden batch", len(golden.images)) as advance:
         given = []
         for image in golden.images:

@@ -12,13 +12,16 @@ pytest.importorskip("onnxruntime", reason="the extra export is not installed")
 from tests.deploy.server.fake_model import fake_predictor
 from visus.core.errors import CheckpointError
 from visus.core.files import sha256
-from visus.deploy.artifact import GOLDEN, NAME, ONNX
-from visus.deploy.golden import Golden, write_golden
+from visus.deploy import machine
+from visus.deploy.artifact import CHOICES, GOLDEN, NAME, ONNX, read_bundle
+from visus.deploy.golden import Golden, read_golden, write_golden
+from visus.deploy.quantise import QuantiseConfig, quantised
 from visus.deploy.server import reload as module
 from visus.deploy.server.logs import Log
 from visus.deploy.server.reload import Reloader, checked_predictor
 from visus.deploy.server.service import Service
 from visus.deploy.server.settings import ServerSettings
+from visus.run.export import check
 
 
 @pytest.fixture
@@ -53,6 +56,23 @@ def test_a_bundle_that_answers_otherwise_than_its_original_is_refused(bundle):
     spoil(bundle)
     with pytest.raises(CheckpointError, match="as its original"):
         checked_predictor(bundle)
+
+
+def test_fewer_bits_that_were_chosen_are_judged_by_their_decisions(digits_bundle, tmp_path):
+    folder = tmp_path / "bundle"
+    shutil.copytree(digits_bundle, folder, ignore=shutil.ignore_patterns(CHOICES))
+    golden = read_golden(folder / GOLDEN)
+    quantised(folder / ONNX, folder / "int8.onnx", list(golden.images), config=QuantiseConfig(tries=0))
+    machine.remember(read_bundle(folder), 1, {"without_torch": {
+        "backend": "onnxruntime", "threads": 1, "file": "int8.onnx", "sha256": sha256(folder / "int8.onnx")}})
+    predictor = checked_predictor(folder)
+    assert not predictor.exact and checked_predictor(folder, backend="onnxruntime").exact
+    probs = np.stack([predictor.probs(image) for image in golden.images])
+    assert np.abs(probs - golden.probs).max() > 1e-3
+    assert check(folder).largest < 1e-4  # the bundle's own graph
+    write_golden(folder / GOLDEN, Golden(golden.images, np.roll(golden.probs, 1, 1), golden.sources))
+    with pytest.raises(CheckpointError, match="decisions differ in the precision that was chosen"):
+        checked_predictor(folder)
 
 
 def test_labels_that_do_not_fit_the_graph_are_refused(bundle):
