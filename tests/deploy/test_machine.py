@@ -67,6 +67,12 @@ def test_another_graph_counts_only_with_its_own_bytes(bundle):
     assert chosen(bundle) == {}
 
 
+def test_files_of_all_choices_are_named(bundle):
+    remember(bundle, 1, {"fastest": FOUND, "without_torch": FOUND | {"file": "one.onnx"}})
+    remember(bundle, 8, {"fastest": FOUND | {"file": "two.onnx"}})
+    assert machine.chosen_files(bundle) == {"one.onnx", "two.onnx"}
+
+
 def test_only_the_latest_machines_are_kept(bundle, monkeypatch):
     own = machine.machine()
     for cores in range(machine.MOST_MACHINES + 3):

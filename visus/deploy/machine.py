@@ -82,6 +82,14 @@ def chosen(bundle: Bundle, batch: int = 1, with_torch: bool = False) -> dict[str
         return {}
 
 
+def chosen_files(bundle: Bundle) -> set[str]:
+    """Of other graphs than model.onnx, that some choice names: for any machine and any number of images at once."""
+    choices = read_json(bundle.path / CHOICES).get("choices") or {}
+    rows = [held.get(which) for held in choices.values() if isinstance(held, dict)
+            for which in ("fastest", "without_torch")]
+    return {str(row["file"]) for row in rows if isinstance(row, dict) and "file" in row}
+
+
 def remember(bundle: Bundle, batch: int, record: Mapping[str, Any]) -> Path | None:
     """Write what was found into the bundle's choices.json; the file, or None for a bundle that is a single file."""
     if not bundle.path.is_dir():

@@ -192,11 +192,9 @@ def _of_bundle(bundle: Bundle, run: Path | None, batch: int, counts: Sequence[in
     if int8:
         candidates += _int8(bundle, run, graph_way, tell)
     tuned = tune(candidates, images, checked, threads=counts, seconds=seconds, tell=tell)
-    record = tuned.record()
-    written = machine.remember(bundle, batch, record)
-    if int8 and bundle.path.is_dir():  # only what was chosen stays
-        used = {record[which].get("file") for which in ("fastest", "without_torch") if which in record}
-        for name in {INT8, INT8_OPENVINO} - used:
+    written = machine.remember(bundle, batch, tuned.record())
+    if int8 and written is not None:  # only what was chosen stays
+        for name in {INT8, INT8_OPENVINO} - machine.chosen_files(bundle):
             (bundle.path / name).unlink(missing_ok=True)
     return Optimised(tuned, tuned.call, batch, bundle.path, written is not None)
 
