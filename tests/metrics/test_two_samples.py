@@ -30,6 +30,16 @@ def test_the_distance_is_scipys_and_the_p_value_near_its_exact_one(generator):
         assert p == pytest.approx(known.pvalue, rel=0.15, abs=0.02)
 
 
+def test_samples_are_counted_in_the_values_of_both_and_agree_with_tables():
+    a, b = ts.shared_counts(np.array([3.0, 1, 1]), np.array([2.0, 3]))
+    assert a.tolist() == [2, 0, 1] and b.tolist() == [0, 1, 1]
+    distance, p = ts.kolmogorov_smirnov(*ts.shared_counts(np.arange(100), np.arange(100) + 20))
+    assert distance == pytest.approx(0.2) and p == pytest.approx(0.0364, abs=0.006)  # exact: 0.0364
+    assert ts.kolmogorov_smirnov(*ts.shared_counts(np.arange(50), np.arange(50))) == (0.0, 1.0)
+    assert ts.chi_squared(np.array([90, 60, 50]), np.array([30, 40, 30]))[1] == pytest.approx(0.0413, abs=2e-4)
+    assert ts.chi_squared(np.array([5]), np.array([9]))[1] == 1.0
+
+
 def test_ties_only_make_the_p_value_larger(generator):
     a, b = generator.normal(size=300), generator.normal(0.3, size=300)
     fine, coarse = (ts.kolmogorov_smirnov(*(binned(x, np.linspace(-6, 6, bins)) for x in (a, b)))

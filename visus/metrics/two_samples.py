@@ -20,6 +20,12 @@ PSI_BINS = 10
 KS_EFFICIENCY = 0.64  # of the Kolmogorov-Smirnov test for a shift of a normal mean, beside Student's (Pitman)
 
 
+def shared_counts(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Numbers [N] and [M] as counts [bins] of the values that occur in either, in their order."""
+    values, place = np.unique(np.concatenate([a, b]), return_inverse=True)
+    return (np.bincount(place[:len(a)], minlength=len(values)), np.bincount(place[len(a):], minlength=len(values)))
+
+
 def kolmogorov_smirnov(a: np.ndarray, b: np.ndarray) -> tuple[float, float]:
     """(largest distance of the two distribution functions, its p-value). a, b: counts [bins], each of sum 1 or more.
 

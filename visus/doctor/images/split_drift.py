@@ -7,7 +7,6 @@ A warning: the metric then speaks of other images than those that were learnt fr
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterator
 
 import numpy as np
@@ -18,6 +17,7 @@ from visus.doctor.image_set import ImageSet
 from visus.doctor.images.imbalance import class_counts, class_name
 from visus.doctor.images.pixels import pixels_of
 from visus.doctor.thresholds import limit
+from visus.metrics.two_samples import chi_squared, kolmogorov_smirnov, shared_counts
 
 
 def split_drift(images: ImageSet) -> Iterator[Finding]:
@@ -32,7 +32,7 @@ def split_drift(images: ImageSet) -> Iterator[Finding]:
             continue
         found = []
         for what, values in numbers.items():
-            distance, p = kolmogorov_smirnov(values[train], values[here])
+            distance, p = kolmogorov_smirnov(*shared_counts(values[train], values[here]))
             if distance > limit("split-drift.ks") and p < limit("split-drift.p"):
                 found.append(f"{what} {np.median(values[here]):.3g} against {np.median(values[train]):.3g} "
                              f"(medians; KS {distance:.2f}, p {p:.0e})")
@@ -54,7 +54,7 @@ def _classes(images: ImageSet, name: str, places: np.ndarray) -> Iterator[Findin
     if not a.sum() or not b.sum():
         return
     shares = b / b.sum() - a / a.sum()
-    variation, p = float(np.abs(shares).sum()) / 2, chi_squared_p(a, b)
+    variation, p = float(np.abs(shares).sum()) / 2, chi_squared(a, b)[1]
     if variation <= limit("split-drift.variation") or p >= limit("split-drift.p"):
         return
     k = int(np.abs(shares).argmax())
@@ -64,31 +64,6 @@ def _classes(images: ImageSet, name: str, places: np.ndarray) -> Iterator[Findin
                  f"most in {class_name(images, k)}: {100 * a[k] / a.sum():.1f} % of train, "
                  f"{100 * b[k] / b.sum():.1f} % of {name}",
         remedy="Stratify the splits, or judge by balanced accuracy")
-
-
-def kolmogorov_smirnov(a: np.ndarray, b: np.ndarray) -> tuple[float, float]:
-    """(distance of the two distribution functions, p by Kolmogorov's series with Stephens' correction, 1970)."""
-    a, b = np.sort(a), np.sort(b)
-    everyone = np.concatenate([a, b])
-    distance = float(np.abs(np.searchsorted(a, everyone, "right") / len(a)
-                            - np.searchsorted(b, everyone, "right") / len(b)).max())
-    size = math.sqrt(len(a) * len(b) / (len(a) + len(b)))
-    x = (size + 0.12 + 0.11 / size) * distance
-    p = 2 * sum((-1) ** (k - 1) * math.exp(-2 * (k * x) ** 2) for k in range(1, 101)) if x > 0.2 else 1.0
-    return distance, min(max(p, 0.0), 1.0)
-
-
-def chi_squared_p(a: np.ndarray, b: np.ndarray) -> float:
-    """Of two rows of counts being drawn from one distribution; Wilson and Hilferty's normal approximation (1931)."""
-    held = a + b > 0
-    table = np.stack([a[held], b[held]]).astype(np.float64)
-    expected = table.sum(1, keepdims=True) * table.sum(0) / table.sum()
-    free = int(held.sum()) - 1
-    if free < 1:
-        return 1.0
-    statistic = float(((table - expected) ** 2 / expected).sum())
-    z = ((statistic / free) ** (1 / 3) - (1 - 2 / (9 * free))) / math.sqrt(2 / (9 * free))
-    return 0.5 * math.erfc(z / math.sqrt(2))
 
 
 add(split_drift, "split-drift", stage="images", rank=4,
