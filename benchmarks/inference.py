@@ -236,13 +236,9 @@ def fma(folder: Path, threads: int) -> list[str] | None:
     return [str(program)] if built.returncode == 0 else None
 
 
-def may_compute() -> bool:
+def measure(name: str, threads: int, rounds: int, compiled: bool, folder: Path) -> dict[str, Any]:
     from visus.deploy.openvino_package import may_compute
 
-    return may_compute()
-
-
-def measure(name: str, threads: int, rounds: int, compiled: bool, folder: Path) -> dict[str, Any]:
     whats = ["timm", "ours", "eager", "onnxruntime", *(["onnxruntime-spinning"] if threads > 1 else []),
              *(["openvino"] if may_compute() else []), *(["torch-compile"] if compiled else [])]
     peak_command = fma(folder, threads)

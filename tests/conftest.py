@@ -21,7 +21,7 @@ def pytest_collection_modifyitems(items):
     if not may_compute():
         skipped = pytest.mark.skip(reason="OpenVINO may end the process on this machine: VISUS_OPENVINO=1 tries it")
         for item in items:
-            needs = ("openvino", "half_precision_mostly_agrees", "int8_is_tried_when_asked")
+            needs = ("openvino", "half_precision_mostly_agrees")
             if any(word in item.nodeid for word in needs) and "openvino_package" not in item.nodeid:
                 item.add_marker(skipped)
 

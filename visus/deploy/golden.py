@@ -63,6 +63,14 @@ def decisions(probs: np.ndarray, task: str, thresholds: Sequence[float] = ()) ->
     return np.asarray(np.arange(probs.shape[1]) == probs.argmax(1)[:, None])
 
 
+def right(answers: np.ndarray, targets: np.ndarray) -> np.ndarray:
+    """float64 [N]: whether each of the `decisions` is right; of several labels, the share of the labels that are.
+    targets: integers [N], or [N, K] of 0 and 1."""
+    if targets.ndim == 1:
+        return np.asarray(answers[np.arange(len(targets)), targets], np.float64)
+    return np.asarray((answers == (targets > 0)).mean(1), np.float64)
+
+
 def compare(original: np.ndarray, exported: np.ndarray, task: str = "classification",
             thresholds: Sequence[float] = ()) -> Agreement:
     """Probabilities [N, K] of the same images, twice. A NaN on either side counts as a difference of 1."""

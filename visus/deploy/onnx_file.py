@@ -217,8 +217,7 @@ def open_graph(path: str | os.PathLike[str], threads: int = 1, spin: bool = Fals
     images of every call, for which the graph is then simplified. Raises MissingExtra, CheckpointError."""
     seen = refuse_other_files(path)
     session = _session(os.fspath(path), threads, spin, batch, path)  # which reads the file itself: one copy less
-    if _state(os.stat(path)) != seen:
-        raise CheckpointError("changed while it was read", where=path, remedy="Try again when it is written whole")
+    _refuse_change(os.stat(path), seen, path)
     return session
 
 
@@ -254,9 +253,13 @@ def read_graph(path: str | os.PathLike[str]) -> bytes:
     seen = refuse_other_files(path)
     with open(path, "rb") as file:
         data = file.read()
-        if _state(os.fstat(file.fileno())) != seen:
-            raise CheckpointError("changed while it was read", where=path, remedy="Try again when it is written whole")
+        _refuse_change(os.fstat(file.fileno()), seen, path)
     return data
+
+
+def _refuse_change(found: os.stat_result, seen: tuple[int, int, int, int], path: str | os.PathLike[str]) -> None:
+    if _state(found) != seen:
+        raise CheckpointError("changed while it was read", where=path, remedy="Try again when it is written whole")
 
 
 def _state(found: os.stat_result) -> tuple[int, int, int, int]:

@@ -18,7 +18,7 @@ from typing import Any
 import numpy as np
 
 from visus.core.errors import MissingExtra, UserError
-from visus.deploy.golden import decisions
+from visus.deploy.golden import decisions, right
 from visus.deploy.timing import Entrant, Race, contention, ratio
 
 TOLERANCE = 1e-5   # of the largest number of the output
@@ -57,13 +57,7 @@ class Sample:
         apart = float((before != after).any(1).mean())
         if self.targets is None:
             return apart, None
-        return apart, self._accuracy(before) - self._accuracy(after)
-
-    def _accuracy(self, answers: np.ndarray) -> float:
-        assert self.targets is not None
-        if self.targets.ndim == 1:
-            return float(answers[np.arange(len(answers)), self.targets].mean())
-        return float((answers == (self.targets > 0)).mean())
+        return apart, float(right(before, self.targets).mean() - right(after, self.targets).mean())
 
 
 @dataclass(frozen=True)

@@ -187,10 +187,11 @@ def _of_bundle(bundle: Bundle, run: Path | None, batch: int, counts: Sequence[in
     candidates = [Candidate(name, torch_way(name), reason=_reason(name, compiled)) for name in WITH_TORCH]
     candidates += [Candidate(name, graph_way(name, bundle.onnx), bundle.about.get("precision", "float32"))
                    for name in EXACT]
+    golden = _sample(bundle) if half or int8 else None
     if half:
-        candidates += [Candidate(name, graph_way(name, bundle.onnx), "half", sample=_sample(bundle)) for name in HALF]
+        candidates += [Candidate(name, graph_way(name, bundle.onnx), "half", sample=golden) for name in HALF]
     if int8:
-        candidates += _int8(bundle, run, graph_way, tell)
+        candidates += _int8(bundle, run, golden, graph_way, tell)
     tuned = tune(candidates, images, checked, threads=counts, seconds=seconds, tell=tell)
     written = machine.remember(bundle, batch, tuned.record())
     if int8 and written is not None:  # only what was chosen stays
@@ -199,8 +200,9 @@ def _of_bundle(bundle: Bundle, run: Path | None, batch: int, counts: Sequence[in
     return Optimised(tuned, tuned.call, batch, bundle.path, written is not None)
 
 
-def _int8(bundle: Bundle, run: Path | None, way: Callable[[str, Path], Callable[[int], Callable[[Any], Any]]],
-          tell: Callable[[str], None]) -> list[Candidate]:
+def _int8(bundle: Bundle, run: Path | None, golden: Sample | None,
+          way: Callable[[str, Path], Callable[[int], Callable[[Any], Any]]], tell: Callable[[str], None]
+          ) -> list[Candidate]:
     """The graph in 8-bit integers in each runtime, quantised for it; where it cannot be made, candidates that say
     why."""
     names = {"onnxruntime int8": INT8, "openvino int8": INT8_OPENVINO}
@@ -209,16 +211,16 @@ def _int8(bundle: Bundle, run: Path | None, way: Callable[[str, Path], Callable[
         reason = "a single file has no images to calibrate with"
     elif bundle.about.get("precision", "float32") != "float32":
         reason = f"the bundle is {bundle.about['precision']} already"
-    elif _golden(bundle) is None:
+    elif golden is None:
         reason = "the bundle has no golden images to calibrate with"
-    if reason is not None:
+    if golden is None or reason is not None:
         return [Candidate(name, way(name.partition(" ")[0], bundle.onnx), "int8", reason) for name in names]
     tell("images for 8-bit integers")
-    images, sample = _calibration(bundle, run)
+    images, sample = _calibration(bundle, run, golden)
     return [_quantised(bundle, name, file, images, sample, way, tell) for name, file in names.items()]
 
 
-def _quantised(bundle: Bundle, name: str, file: str, images: Sequence[np.ndarray], sample: Sample | None,
+def _quantised(bundle: Bundle, name: str, file: str, images: Sequence[np.ndarray], sample: Sample,
                way: Callable[[str, Path], Callable[[int], Callable[[Any], Any]]], tell: Callable[[str], None]
                ) -> Candidate:
     from visus.deploy.quantise import QuantiseConfig, quantised
@@ -236,7 +238,7 @@ def _quantised(bundle: Bundle, name: str, file: str, images: Sequence[np.ndarray
     return Candidate(name, way(backend, path), "int8", None, sample, extra)
 
 
-def _calibration(bundle: Bundle, run: Path | None) -> tuple[list[np.ndarray], Sample | None]:
+def _calibration(bundle: Bundle, run: Path | None, golden: Sample) -> tuple[Sequence[np.ndarray], Sample]:
     """Images to calibrate with, and those by which the result is judged: training and test images of a run whose data
     are still there, else the bundle's golden images for both."""
     from visus.run.held_out import of_run, prepared
@@ -247,10 +249,9 @@ def _calibration(bundle: Bundle, run: Path | None) -> tuple[list[np.ndarray], Sa
             images = [np.stack(list(prepared(held.samples, index, bundle.preprocessing)))
                       for index in (held.calibration, held.held_out)]
             session = open_session(bundle.onnx)
-            return list(images[0]), Sample(images[1], session(images[1]), bundle.task, bundle.thresholds,
+            return images[0], Sample(images[1], session(images[1]), bundle.task, bundle.thresholds,
                                            np.asarray(held.samples.targets)[held.held_out])
-    sample = _sample(bundle)
-    return [] if sample is None else list(sample.images), sample
+    return golden.images, golden
 
 
 def _sample(bundle: Bundle) -> Sample | None:

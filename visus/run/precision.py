@@ -22,7 +22,7 @@ from visus.core.files import write_bytes
 from visus.core.validate import one_of, require
 from visus.data.samples import counted
 from visus.deploy.artifact import Bundle, read_bundle, seal
-from visus.deploy.golden import decisions
+from visus.deploy.golden import decisions, right
 from visus.deploy.half import half_precision, half_speed
 from visus.deploy.openvino_package import may_compute
 from visus.deploy.quantise import QuantiseConfig, quantised
@@ -181,15 +181,16 @@ def _judged(kind: str, bundle: Bundle, data: HeldOut, probs: dict[tuple[str, str
     count = len(data.held_out)
     reference = answers["before", "onnxruntime"]
     equal = {name: (answers["after", name] == reference).all(1) for name in backends}
-    shares = {name: _share(right.sum(), count) for name, right in equal.items()}
+    shares = {name: _share(hits.sum(), count) for name, hits in equal.items()}
     agreement = min(shares.values())
     largest = max(float(np.abs(probs["after", name] - probs["before", "onnxruntime"]).max()) for name in backends)
     before = after = loss = None
     if data.labelled:
-        before_right = _right(reference, data)
-        rights = {name: _right(answers["after", name], data) for name in backends}
+        targets = np.asarray(data.samples.targets)[data.held_out]
+        before_right = right(reference, targets)
+        rights = {name: right(answers["after", name], targets) for name in backends}
         worst = min(rights, key=lambda name: float(rights[name].mean()))
-        before, after = (_share(right.sum(), count) for right in (before_right, rights[worst]))
+        before, after = (_share(hits.sum(), count) for hits in (before_right, rights[worst]))
         difference = paired_bootstrap(rights[worst], before_right)
         loss = (difference.value, difference.low, difference.high)
     reasons = []
@@ -205,14 +206,6 @@ def _judged(kind: str, bundle: Bundle, data: HeldOut, probs: dict[tuple[str, str
         bytes_before=sizes["before"], bytes_after=sizes["after"], speed=speed[0], backend=speed[1],
         backend_before=speed[2], half_speed=half, kept_float=kept_float, most_loss=most_loss,
         least_agreement=least_agreement, seconds=round(seconds, 1))
-
-
-def _right(answers: np.ndarray, data: HeldOut) -> np.ndarray:
-    """float64 [N]: whether each answer is right; of several labels, the share of the labels that are."""
-    targets = np.asarray(data.samples.targets)[data.held_out]
-    if targets.ndim == 1:
-        return np.asarray(answers[np.arange(len(targets)), targets], np.float64)
-    return np.asarray((answers == (targets > 0)).mean(1), np.float64)
 
 
 def _share(hits: float, count: int) -> tuple[float, float, float]:
