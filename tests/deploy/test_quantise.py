@@ -199,6 +199,80 @@ def test_onnxruntime_and_openvino_agree_on_the_file_and_answers_do_not_depend_on
         np.testing.assert_allclose(together, probs["onnxruntime"], atol=1e-5)
 
 
+def as_computed(path, target):
+    """The operators of the graph that onnxruntime makes of the file."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(target)
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+    onnxruntime.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+    return [node.op_type for node in onnx.load(target).graph.node]
+
+
+def test_hard_swish_is_a_product_of_integers_and_gives_what_the_arithmetic_by_hand_gives(tmp_path):
+    slopes = np.array([63, -30, 10], np.float32).reshape(3, 1, 1, 1) / 63 / 32        # -3.8 .. 8.0 behind it
+    source = write(tmp_path / "a.onnx", [
+        helper.make_node("Conv", ["x", "w1"], ["g"]), helper.make_node("HardSwish", ["g"], ["h"]),
+        helper.make_node("Conv", ["h", "w2"], ["y"])],
+        {"w1": slopes, "w2": np.eye(3, dtype=np.float32).reshape(3, 3, 1, 1)}, features=3)
+    images = photos(3)
+    quantised(source, tmp_path / "b.onnx", images, config=PLAIN)
+    operators = as_computed(tmp_path / "b.onnx", tmp_path / "made.onnx")
+    assert operators.count("QLinearConv") == 2 and operators.count("QLinearMul") == 1
+    assert not {"HardSwish", "HardSigmoid", "Mul"} & set(operators)
+    top = 255 / 32
+    zero = round(255 * 3 / (3 + top))
+    after = best_range(np.zeros(0), -3 / 8, top, "minmax")                                  # HardSwish is least at -1.5
+    session = open_session(tmp_path / "b.onnx")
+    for image in images:
+        exact = image[..., 0].reshape(-1)[:, None] * slopes[:, 0, 0, 0]
+        held = np.clip(np.rint(exact / (3 / zero)) + zero, 0, 255)
+        gate = np.minimum(held, 2 * zero) / (2 * zero)
+        swished = rounded((held - zero) * (3 / zero) * gate, after)
+        np.testing.assert_allclose(session(image[None])[0], softmax(swished.mean(0)), atol=2e-3)
+        plain = exact * np.clip(exact + 3, 0, 6) / 6
+        np.testing.assert_allclose(session(image[None])[0], softmax(plain.mean(0)), atol=1e-2)
+
+
+def test_a_gate_on_what_is_rounded_is_rounded_too(tmp_path):
+    # SiLU, and squeeze and excitation: for onnxruntime products of integers; OpenVINO computes them on sums
+    draw = np.random.default_rng(0)
+    weights = {f"w{k}": draw.normal(0, 0.05, (2, 2, 1, 1)).astype(np.float32) for k in range(3)}
+    layers = [helper.make_node("Conv", ["x", "w0"], ["a"]), helper.make_node("Sigmoid", ["a"], ["s"]),
+              helper.make_node("Mul", ["a", "s"], ["b"]), helper.make_node("GlobalAveragePool", ["b"], ["c"]),
+              helper.make_node("Conv", ["c", "w1"], ["d"]), helper.make_node("HardSigmoid", ["d"], ["e"]),
+              helper.make_node("Mul", ["b", "e"], ["f"]), helper.make_node("Conv", ["f", "w2"], ["y"])]
+    source = write(tmp_path / "a.onnx", layers, weights, channels=2, features=2)
+    images = photos(8, channels=2)
+    exact = np.concatenate([open_session(source)(image[None]) for image in images])
+    for runtime, products in (("any", 2), ("openvino", 0)):
+        quantised(source, tmp_path / "b.onnx", images, config=QuantiseConfig(runtime=runtime, tries=0))
+        operators = as_computed(tmp_path / "b.onnx", tmp_path / "made.onnx")
+        assert operators.count("QLinearMul") == products, runtime
+        given = np.concatenate([open_session(tmp_path / "b.onnx")(image[None]) for image in images])
+        np.testing.assert_allclose(given, exact, atol=0.02)
+
+
+@pytest.mark.parametrize("width", [None, 6])
+def test_channels_are_scaled_in_rows_of_a_whole_image_where_its_width_is_known(tmp_path, width):
+    constants = {"w": np.ones((2, 3, 1, 1), np.float32), "std": np.array([3, 5, 7], np.float32).reshape(1, 3, 1, 1),
+                 "mean": np.array([-1, 0.3, 2], np.float32).reshape(1, 3, 1, 1)}
+    source = write(tmp_path / "a.onnx", [
+        helper.make_node("Div", ["x", "std"], ["n"]), helper.make_node("Add", ["n", "mean"], ["m"]),
+        helper.make_node("Conv", ["m", "w"], ["y"])], constants, channels=3, features=2)
+    model = onnx.load(source)
+    if width is not None:
+        model.graph.input[0].type.tensor_type.shape.dim[2].dim_value = width
+    source.write_bytes(model.SerializeToString())
+    made = load_graph(source)
+    shapes = {tuple(tensor.dims) for tensor in made.graph.initializer if tensor.name.startswith(("std_of", "mean_of"))}
+    assert shapes == ({(1, 3, 1, width)} if width else set())
+    (tmp_path / "b.onnx").write_bytes(made.SerializeToString())
+    for image in photos(2, channels=3):
+        assert np.array_equal(*(open_session(tmp_path / name)(image[None]) for name in ("a.onnx", "b.onnx")))
+
+
 def test_it_is_refused_without_images_and_without_layers(tmp_path):
     source = one_conv(tmp_path / "a.onnx", np.ones((2, 1, 1, 1), np.float32))
     with pytest.raises(UserError, match="needs images"):

@@ -34,18 +34,21 @@ from visus.deploy.onnx_file import KEY, open_graph_bytes, read_graph
 
 LAYERS = ("Conv", "Gemm", "MatMul")      # with constant weights
 HULLS = ("Relu", "Clip")                 # what a quantised output's range takes in
+GATES = ("Sigmoid", "HardSigmoid")
 ACTIVATIONS = ("HardSwish", "HardSigmoid", "Sigmoid", "Mul", "LeakyRelu", "PRelu", "Elu", "Gelu", "Tanh", "Mish")
 RANGES = ("mse", "minmax")
 RUNTIMES = ("any", "openvino")
 BINS = 2048
 SAMPLES = 1024  # of a tensor, of each calibration image
+FLAT = -3.0     # HardSwish is 0 below it
 
 
 @dataclass(frozen=True, kw_only=True)
 class QuantiseConfig:
     """weight_bits: 7 or 8. runtime: that the file is made for, among 'any' and 'openvino'; both run either. They differ
     in nets with activations other than Relu and Clip: onnxruntime multiplies integers only where the output of a
-    convolution is rounded too, OpenVINO computes the activation on the accumulated sum and needs no rounding before it.
+    convolution is rounded too, and gates (HardSwish, SiLU, squeeze and excitation) where every factor is; OpenVINO
+    computes the activation on the accumulated sum and needs no rounding before it.
     ranges: of activations: 'mse', of least squared error, or 'minmax', all that was seen.
     correct_bias: take back the mean shift. agreement: the least share of calibration images whose likeliest class
     stays; below it up to a third of the layers goes back to floats, in at most `tries` steps. It lies above what is
@@ -144,7 +147,7 @@ def quantised(source: str | os.PathLike[str], target: str | os.PathLike[str], im
     if not layers:
         raise UserError("has no convolution or linear layer with constant weights", where=source,
                         remedy="Keep float32: leave --int8 out")
-    tables = Tables({name: best_range(of.values, of.low, of.high, config.ranges) for name, of in seen.items()},
+    tables = Tables({name: _range(graph, name, of, config.ranges) for name, of in seen.items()},
                     {layer.node.output[0]: quantised_weight(layer.weight, layer.axis, config.weight_bits, config.ranges)
                      for layer in layers}, {name: of.means for name, of in seen.items()})
     before = _answers(graph.model.SerializeToString(), images)
@@ -198,6 +201,15 @@ def best_range(values: np.ndarray, low: float, high: float, ranges: str = "mse")
             if error < least * (1 - 1e-9):
                 best, least = trial, error
     return best
+
+
+def _range(graph: Graph, name: str, seen: Seen, ranges: str) -> Scale:
+    """best_range, but for what HardSwish alone takes: from -3, with whole steps to 0."""
+    if not graph.only_hard_swish(name):
+        return best_range(seen.values, seen.low, seen.high, ranges)
+    top = best_range(seen.values.clip(0), 0.0, seen.high, ranges).scale * 255
+    zero = int(np.clip(round(255 * FLAT / (FLAT - top)), 1, 255))
+    return Scale(float(np.float32(-FLAT / zero)), zero)
 
 
 def _scale(low: float, high: float) -> Scale:
@@ -292,6 +304,10 @@ class Graph:
             return str(users[0].output[0])
         return name
 
+    def only_hard_swish(self, name: str) -> bool:
+        users = self.consumers.get(name, [])
+        return bool(users) and all(node.op_type == "HardSwish" for node in users)
+
     def tail(self) -> set[str]:
         """The tensors from the Softmax or Sigmoid on that every path to the output goes through."""
         for node in self.nodes:
@@ -322,7 +338,33 @@ def load_graph(path: Path) -> Any:
     except DecodeError:
         raise CheckpointError("is not an ONNX model", where=path) from None
     del model.graph.value_info[:]  # stale shapes, which runtimes would compare with those of the new graph
+    _lengthen(model)
     return model
+
+
+def _lengthen(model: Any) -> None:
+    """Where images have a fixed width, repeat the few numbers by which the channels are scaled and shifted along it.
+
+    onnxruntime computes nets of 8 bits with the channels last, where such a product is one of rows of three numbers
+    and takes as long as three of the convolutions; of rows of a whole image it takes nothing.
+    """
+    from onnx import numpy_helper
+
+    shape = model.graph.input[0].type.tensor_type.shape.dim
+    width, channels = (shape[-2].dim_value, shape[-1].dim_value) if len(shape) == 4 else (0, 0)
+    if not 1 <= channels <= 4 or width < 2:
+        return
+    constants = {tensor.name: tensor for tensor in model.graph.initializer}
+    reached = {model.graph.input[0].name}
+    for node in model.graph.node:
+        if node.op_type not in ("Transpose", "Cast", "Mul", "Add", "Sub", "Div") or not reached & set(node.input):
+            continue
+        reached |= set(node.output)
+        for place, name in enumerate(node.input):
+            if name in constants and list(constants[name].dims) == [1, channels, 1, 1]:
+                long = np.repeat(numpy_helper.to_array(constants[name]), width, 3)
+                model.graph.initializer.append(numpy_helper.from_array(long, f"{name}_of_{node.output[0]}"))
+                node.input[place] = f"{name}_of_{node.output[0]}"
 
 
 def _answers(data: bytes, images: Iterable[np.ndarray]) -> np.ndarray:
@@ -378,18 +420,25 @@ def _is_gate(layer: Layer, seen: Mapping[str, Seen]) -> bool:
 
 def _places(graph: Graph, layers: Sequence[Layer], runtime: str) -> dict[str, str]:
     """{tensor that is rounded: the one whose scale it takes}: what goes into the layers and comes out of convolutions,
-    and sums, pools and joins between such tensors, which runtimes then compute on integers too."""
+    and sums, products, pools and joins between such tensors, which runtimes then compute on integers too."""
     found: dict[str, str] = {}
+    tail = graph.tail()
     for layer in layers:
         found.setdefault(layer.source, layer.source)
         if layer.node.op_type == "Conv" and layer.output not in graph.outputs and not (
                 runtime == "openvino" and _only_activated(graph, layer.output)):
             found.setdefault(layer.output, layer.output)
     for node in graph.nodes:
+        if runtime == "any" and node.op_type == "Mul" and node.output[0] in found:
+            for name in node.input:
+                if name in graph.producer and graph.producer[name].op_type in GATES:
+                    found.setdefault(name, name)
         if not node.input or not all(name in found for name in node.input) or node.output[0] in graph.outputs:
             continue
         if node.op_type == "MaxPool":
             found[node.output[0]] = found[node.input[0]]
+        elif runtime == "any" and node.op_type in ("HardSwish", "Sigmoid", "Mul") and node.output[0] not in tail:
+            found.setdefault(node.output[0], node.output[0])
         elif node.op_type in ("Add", "Concat", "AveragePool", "GlobalAveragePool"):
             output = graph.behind(node.output[0])
             if output not in graph.outputs:
@@ -450,6 +499,18 @@ def _write(graph: Graph, layers: Sequence[Layer], tables: Tables, config: Quanti
         return [helper.make_node("QuantizeLinear", [name, scale, zero], [f"{name}_q"]),
                 helper.make_node("DequantizeLinear", [f"{name}_q", scale, zero], [f"{name}_dq"])]
 
+    def hard_swish(source: str, output: str) -> list[Any]:
+        """x clip(x + 3, 0, 6) / 6 as a product, which runtimes know in integers. Where x is rounded with the least
+        value -3 (_range), its gate is the same integer, cut at twice its zero and read as a number up to 1."""
+        held = scales[places[source]]
+        name = f"{places[source]}_gate"
+        most = constant(f"{name}_most", np.array(min(2 * held.zero, 255), np.uint8))
+        scale = constant(f"{name}_scale", np.array(held.scale / (-2 * FLAT), np.float32))
+        zero = constant(f"{name}_zero", np.array(0, np.uint8))
+        return [helper.make_node("Clip", [f"{source}_q", "", most], [f"{output}_gate_q"]),
+                helper.make_node("DequantizeLinear", [f"{output}_gate_q", scale, zero], [f"{output}_gate"]),
+                helper.make_node("Mul", [f"{source}_dq", f"{output}_gate"], [output])]
+
     by_output = {layer.node.output[0]: layer for layer in layers}
     nodes: list[Any] = [made for name in places if name not in graph.producer for made in pair(name)]
     for node in graph.nodes:
@@ -474,7 +535,8 @@ def _write(graph: Graph, layers: Sequence[Layer], tables: Tables, config: Quanti
                 del new.input[2:]
                 whole = np.rint(bias / product.astype(np.float64)).astype(np.int32)
                 new.input.append(dequantised(f"{name}_bias", whole, product, 0))
-        nodes.extend([*added, new])
+        swish = config.runtime == "any" and node.input[:1] and graph.only_hard_swish(node.input[0])
+        nodes.extend(hard_swish(node.input[0], node.output[0]) if swish and node.input[0] in places else [*added, new])
         added.clear()
         for name in node.output:
             if name in places:
