@@ -13,6 +13,7 @@ from torch import nn
 
 import visus
 from visus.core.errors import UserError
+from visus.core.files import sha256
 from visus.deploy import machine, predictor
 from visus.deploy.artifact import CHOICES, ONNX, read_bundle
 from visus.run import optimize as verb
@@ -97,6 +98,17 @@ def test_int8_is_tried_when_asked_and_its_file_is_remembered(bundle):
     held = machine.chosen(read_bundle(bundle))
     assert kept == ({held["file"]} if "file" in held else set())
     predictor.open_predictor(bundle)
+
+
+def test_a_new_int8_graph_leaves_one_that_another_choice_names(bundle):
+    older, forgotten = bundle / "model.int8-0123456789ab.onnx", bundle / "model.int8-ba9876543210.onnx"
+    for file in (older, forgotten):
+        shutil.copy(bundle / ONNX, file)
+    machine.remember(read_bundle(bundle), 3, {"without_torch": {
+        "backend": "onnxruntime", "threads": 1, "file": older.name, "sha256": sha256(older)}})
+    visus.optimize(bundle, threads=1, int8=True, seconds=1)
+    assert older.is_file() and not forgotten.exists()
+    assert machine.chosen(read_bundle(bundle), 3)["file"] == older.name
 
 
 def test_int8_of_a_run_is_judged_on_its_test_images(digits_run, tmp_path, monkeypatch):

@@ -18,13 +18,18 @@ from visus.deploy.session import HALF, Session, open_session
 
 @dataclass(frozen=True)
 class Predictor:
-    """bundle: with its rules; session: in a runtime. exact: whether it computes the bundle's own graph in the bundle's
-    own precision, and not one with fewer bits that `visus optimize` chose. Every image is asked for alone, so that its
-    answer does not depend on its neighbours, to the last bit; on processors batches buy nothing."""
+    """bundle: with its rules; session: in a runtime. fewer_bits: the precision in which it computes, where that is not
+    the bundle's own, but one that `visus optimize` chose. Every image is asked for alone, so that its answer does not
+    depend on its neighbours, to the last bit; on processors batches buy nothing."""
 
     bundle: Bundle
     session: Session
-    exact: bool = True
+    fewer_bits: str | None = None
+
+    @property
+    def precision(self) -> str:
+        """'float32', 'bfloat16', 'float16' or 'int8': in which it computes."""
+        return self.fewer_bits or str(self.bundle.about.get("precision", "float32"))
 
     def read(self, source: str | Path | bytes, *, max_pixels: int = MAX_PIXELS, name: str | None = None) -> ReadImage:
         """Decode by the bundle's rules. Raises ImageError."""
@@ -69,7 +74,7 @@ def open_predictor(path: str | os.PathLike[str], *, backend: str | None = None, 
     backend = backend or chosen.get("backend", "onnxruntime")
     session = open_session(graph, backend, threads or int(chosen.get("threads", 1)),
                            batch=int(bundle.about.get("batch") or 1))
-    return Predictor(bundle, session, "file" not in chosen and backend not in HALF)
+    return Predictor(bundle, session, HALF.get(backend) or ("int8" if "file" in chosen else None))
 
 
 def _chosen(bundle: Bundle) -> dict[str, Any]:

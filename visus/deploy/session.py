@@ -26,8 +26,8 @@ if TYPE_CHECKING:
 
 Session = Callable[[np.ndarray], np.ndarray]  # uint8 [B, H, W, C] -> float32 [B, K]; may be called from several threads
 EXACT = ("onnxruntime", "onnxruntime-spinning", "openvino")
-HALF = ("openvino-bf16", "openvino-f16")
-WITHOUT_TORCH = EXACT + HALF
+HALF = {"openvino-bf16": "bfloat16", "openvino-f16": "float16"}
+WITHOUT_TORCH = (*EXACT, *HALF)
 WITH_TORCH = ("torch", "torch-channels-last", "torch-folded", "torch-folded-channels-last", "torch-compile")
 BACKENDS = WITHOUT_TORCH + WITH_TORCH
 _KINDS = {"tensor(uint8)": np.uint8, "tensor(float)": np.float32, "tensor(double)": np.float64,

@@ -63,7 +63,7 @@ def resize(image: np.ndarray, size: tuple[int, int], interpolation: str = "bilin
         image = image[:, left:left + columns]
         if down is None:
             return image
-    planes = np.ascontiguousarray(image.transpose(2, 0, 1))  # [C, H, W]
+    planes = image.transpose(2, 0, 1)  # [C, H, W]
     if across is not None:
         planes = _across(planes, across)
     if down is not None:
@@ -131,7 +131,7 @@ def _band(side: int, out: int, interpolation: str, start: int, count: int) -> _B
 
 def _across(planes: np.ndarray, band: _Band) -> np.ndarray:
     """[C, H, W] -> whole numbers in 0..255 [C, H, outputs]."""
-    lines = planes[:, :, band.low:band.high].reshape(-1, band.high - band.low).astype(band.kind)
+    lines = planes[:, :, band.low:band.high].astype(band.kind, order="C").reshape(-1, band.high - band.low)
     total = np.empty((len(lines), band.outputs), band.kind)
     for at, until, begin, end, matrix in band.blocks:
         step = max(1, _PRODUCTS // matrix.size)
@@ -142,7 +142,7 @@ def _across(planes: np.ndarray, band: _Band) -> np.ndarray:
 
 def _down(planes: np.ndarray, band: _Band) -> np.ndarray:
     """[C, H, W], of which the first row is the band's first -> whole numbers in 0..255 [C, outputs, W]."""
-    planes = planes.astype(band.kind, copy=False)
+    planes = planes.astype(band.kind, order="C", copy=False)
     total = np.empty((planes.shape[0], band.outputs, planes.shape[2]), band.kind)
     for at, until, begin, end, matrix in band.blocks:
         step = max(1, _PRODUCTS // matrix.size)

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 
 CHECKED = 4  # real images on which candidates are compared with the original
 JUDGED = 500  # held-out images of a run by which 8-bit integers are judged
-INT8, INT8_OPENVINO = "model.int8.onnx", "model.int8.openvino.onnx"
+INT8 = "model.int8-{}.onnx"  # by its content, as choices for other machines may name another
 _NOT_ASKED = "its first call takes 10 to 80 s; --compile tries it"
 
 
@@ -195,8 +195,10 @@ def _of_bundle(bundle: Bundle, run: Path | None, batch: int, counts: Sequence[in
     tuned = tune(candidates, images, checked, threads=counts, seconds=seconds, tell=tell)
     written = machine.remember(bundle, batch, tuned.record())
     if int8 and written is not None:  # only what was chosen stays
-        for name in {INT8, INT8_OPENVINO} - machine.chosen_files(bundle):
-            (bundle.path / name).unlink(missing_ok=True)
+        chosen = machine.chosen_files(bundle)
+        for file in bundle.path.glob(INT8.format("*")):
+            if file.name not in chosen:
+                file.unlink(missing_ok=True)
     return Optimised(tuned, tuned.call, batch, bundle.path, written is not None)
 
 
@@ -205,7 +207,7 @@ def _int8(bundle: Bundle, run: Path | None, golden: Sample | None,
           ) -> list[Candidate]:
     """The graph in 8-bit integers in each runtime, quantised for it; where it cannot be made, candidates that say
     why."""
-    names = {"onnxruntime int8": INT8, "openvino int8": INT8_OPENVINO}
+    names = ("onnxruntime int8", "openvino int8")
     reason = None
     if not bundle.path.is_dir():
         reason = "a single file has no images to calibrate with"
@@ -217,15 +219,15 @@ def _int8(bundle: Bundle, run: Path | None, golden: Sample | None,
         return [Candidate(name, way(name.partition(" ")[0], bundle.onnx), "int8", reason) for name in names]
     tell("images for 8-bit integers")
     images, sample = _calibration(bundle, run, golden)
-    return [_quantised(bundle, name, file, images, sample, way, tell) for name, file in names.items()]
+    return [_quantised(bundle, name, images, sample, way, tell) for name in names]
 
 
-def _quantised(bundle: Bundle, name: str, file: str, images: Sequence[np.ndarray], sample: Sample,
+def _quantised(bundle: Bundle, name: str, images: Sequence[np.ndarray], sample: Sample,
                way: Callable[[str, Path], Callable[[int], Callable[[Any], Any]]], tell: Callable[[str], None]
                ) -> Candidate:
     from visus.deploy.quantise import QuantiseConfig, quantised
 
-    backend, path = name.partition(" ")[0], bundle.path / file
+    backend, path = name.partition(" ")[0], bundle.path / INT8.format(f"new-{os.getpid()}")
     tell(f"8-bit integers for {backend}")
     try:
         if backend == "openvino":
@@ -234,7 +236,8 @@ def _quantised(bundle: Bundle, name: str, file: str, images: Sequence[np.ndarray
     except UserError as error:
         missing = isinstance(error, MissingExtra)
         return Candidate(name, way(backend, path), "int8", str(error.remedy) if missing else error.problem)
-    extra = {"file": file, "sha256": sha256(path), "precision": "int8"}
+    extra = {"file": INT8.format(sha256(path)[:12]), "sha256": sha256(path), "precision": "int8"}
+    path = path.replace(bundle.path / extra["file"])
     return Candidate(name, way(backend, path), "int8", None, sample, extra)
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from visus.core.errors import MissingExtra, UserError, did_you_mean
+from visus.core.heap import keep_heap
 from visus.deploy.artifact import is_bundle, read_bundle
 from visus.deploy.server.settings import ServerSettings, usable_cores
 
@@ -105,6 +106,7 @@ def bundle_of(path: str | os.PathLike[str]) -> Path:
 
 def _serve_alone(bundle: Path, backend: str | None, settings: ServerSettings, listening: socket.socket,
                  announce: Callable[[], None]) -> bool:
+    keep_heap()
     service, reloader = make_service(bundle, backend, settings)
     try:
         return asyncio.run(_run(service, reloader, settings, listening, announce, None))
@@ -120,6 +122,7 @@ def work(bundle: str, backend: str | None, settings: ServerSettings, listening: 
     from visus.deploy.server.metrics import SIZE
 
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    keep_heap()
     values = np.frombuffer(block, np.float64).reshape(settings.workers, SIZE)
     service, reloader = make_service(Path(bundle), backend, settings, values, row)
     parent = parent_process()

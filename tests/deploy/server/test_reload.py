@@ -66,7 +66,8 @@ def test_fewer_bits_that_were_chosen_are_judged_by_their_decisions(digits_bundle
     machine.remember(read_bundle(folder), 1, {"without_torch": {
         "backend": "onnxruntime", "threads": 1, "file": "int8.onnx", "sha256": sha256(folder / "int8.onnx")}})
     predictor = checked_predictor(folder)
-    assert not predictor.exact and checked_predictor(folder, backend="onnxruntime").exact
+    assert predictor.precision == predictor.fewer_bits == "int8"
+    assert checked_predictor(folder, backend="onnxruntime").precision == "float32"
     probs = np.stack([predictor.probs(image) for image in golden.images])
     assert np.abs(probs - golden.probs).max() > 1e-3
     assert check(folder).largest < 1e-4  # the bundle's own graph

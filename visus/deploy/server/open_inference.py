@@ -65,7 +65,8 @@ def model_metadata(answering: Answering) -> dict[str, Any]:
             "inputs": [{"name": "images", "datatype": "UINT8", "shape": [-1, *answering.image_shape]},
                        {"name": "encoded", "datatype": "BYTES", "shape": [-1]}],
             "outputs": [{"name": "probs", "datatype": "FP32", "shape": [-1, len(answering.labels)]},
-                        {"name": "label", "datatype": "BYTES", "shape": [-1]}]}
+                        {"name": "label", "datatype": "BYTES", "shape": [-1]}],
+            "parameters": {"precision": answering.predictor.precision}}
 
 
 class Models:

@@ -205,8 +205,11 @@ class Desk:
     async def card(self) -> dict[str, Any]:
         """What the bundle says of itself: its description, card.json and passport.json, None where one is missing."""
         answering = self.service.answering
-        bundle = answering.predictor.bundle
+        predictor, bundle = answering.predictor, answering.predictor.bundle
         about = {key: value for key, value in bundle.about.items() if key != "files"}
+        about["precision"] = predictor.precision
+        if predictor.fewer_bits:
+            about["exported as"] = bundle.about.get("precision", "float32")
         about["preprocessing"] = {key: value for key, value in about["preprocessing"].items() if key != "labels"}
         calibration = about.get("calibration")
         if isinstance(calibration, dict):  # its numbers are for machines

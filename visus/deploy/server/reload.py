@@ -31,7 +31,7 @@ def checked_predictor(path: str | os.PathLike[str], *, backend: str | None = Non
     for one that does not answer as its original did."""
     predictor = open_predictor(path, backend=backend, threads=threads)
     if batched:
-        predictor = replace(predictor, exact=backend not in HALF, session=open_session(
+        predictor = replace(predictor, fewer_bits=HALF.get(backend or ""), session=open_session(
             predictor.bundle.onnx, backend or "onnxruntime", threads, batch=None))
     bundle = predictor.bundle
     golden_file = bundle.path / GOLDEN
@@ -46,7 +46,7 @@ def checked_predictor(path: str | os.PathLike[str], *, backend: str | None = Non
         found = compare(golden.probs, probs, bundle.task, bundle.thresholds)
         measured = bundle.about.get("golden") or {}
         allowed = max(TOLERANCE, SLACK * float(measured.get("largest") or 0))
-        if not predictor.exact:  # fewer bits, which were chosen by the answers, give other probabilities
+        if predictor.fewer_bits:  # fewer bits, which were chosen by the answers, give other probabilities
             if found.changed > max(1, FEWER_BITS_CHANGE * found.images):
                 raise CheckpointError(f"does not answer as its original: {found.changed} of {found.images} decisions "
                                       "differ in the precision that was chosen", where=bundle.path,

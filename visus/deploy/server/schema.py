@@ -70,7 +70,7 @@ def openapi(service: Service, generated: dict[str, Any]) -> dict[str, Any]:
                            "model": _TEXT, "key_needed": _FLAG}),
         "Tensor": _object({"name": _TEXT, "datatype": _TEXT, "shape": _list({"type": "integer"})}),
         "Model": _object({"name": _TEXT, "versions": _list(_TEXT), "platform": _TEXT, "inputs": _list(_ref("Tensor")),
-                          "outputs": _list(_ref("Tensor"))}),
+                          "outputs": _list(_ref("Tensor")), "parameters": _object({"precision": _TEXT})}),
         "Inference": _object({"id": {"type": "string", "maxLength": LONGEST_ID},
                               "parameters": _object({"binary_data_output": _FLAG}, ("binary_data_output",)),
                               "inputs": _list({"oneOf": [

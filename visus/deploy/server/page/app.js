@@ -743,6 +743,7 @@ function paintModel() {
   $("served").textContent = `version ${model.version}`;
   $("sentence").textContent = `${labels.length.toLocaleString("en")} classes, ${w} \u00d7 ${h} pixels${rules.channels === 1 ? " in grey" : ""}, ${model.calibrated ? "calibrated confidence" : "confidence not calibrated"}.`;
   const { preprocessing, golden, format, version, model: _model, ...about } = bundle;
+  const compared = `Compared with the original${about["exported as"] ? `, in ${about["exported as"]}` : ""}`;
   const classes = node("details"), names = node("ul", undefined, "names");
   classes.append(node("summary", `${labels.length.toLocaleString("en")} classes`), names);
   names.append(...labels.slice(0, 2000).map((label) => { const one = node("li"); one.append(node("bdi", label)); return one; }));
@@ -752,7 +753,7 @@ function paintModel() {
     part("What is served", true, rowsOf("What is served", [["model", model.model], ["version", model.version], ...flat({ ...about, visus: version }, "", [])]), classes),
     part("Model card", false, ...paintCard(model.card)),
     part("What it does to a picture first", false, rowsOf("Preprocessing", flat(preprocessing, "", []))),
-    ...(golden ? [part("Compared with the original", false, rowsOf("Compared with the original", flat(golden, "", [])))] : []),
+    ...(golden ? [part(compared, false, rowsOf(compared, flat(golden, "", [])))] : []),
     part("Passport of the architecture", false, ...paintPassport(model.passport)));
 }
 
