@@ -102,6 +102,11 @@ def at_size(path: Path, side: int, target: Path) -> Path:
     import onnx
 
     model = onnx.load(path)
+    width = model.graph.input[0].type.tensor_type.shape.dim[2].dim_value
+    for tensor in model.graph.initializer:
+        if list(tensor.dims) == [1, 3, 1, width]:  # by which the channels are scaled, repeated along it
+            once = onnx.numpy_helper.to_array(tensor)[..., :1]
+            tensor.CopyFrom(onnx.numpy_helper.from_array(once.repeat(side, 3), tensor.name))
     for place in (1, 2):
         model.graph.input[0].type.tensor_type.shape.dim[place].dim_value = side
     target.write_bytes(model.SerializeToString())
