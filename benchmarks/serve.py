@@ -20,8 +20,8 @@ asked; each peer is tried in several ways (processes, threads, LitServe's batchi
    and against its median time for one image alone.
 
 Before that answers of our server are compared with the offline ones. Bars: at least 0.9 of the bare model, 1.35 x
-(ResNet-50) and 2.2 x (MobileNetV3) of either peer; p99 at 80 % at most 5 x the bare model's p99; no answer wrong or
-lost; memory within 5 %.
+(ResNet-50) and 2.2 x (MobileNetV3) of either peer; p99 at 80 % at most 5 x the bare model's median; no answer wrong
+or lost; memory within 5 %.
 --wrk measures the closed loops with wrk instead of the client of tests/deploy/server. Exit code 1 when a bar is missed.
 """
 
@@ -418,9 +418,9 @@ def missed(name: str, result: dict[str, Any]) -> list[str]:
         found.append(f"{result['against the bare model']['median']} of the bare model, not {OF_BARE}")
     found += [f"{ratio['median']} x of {side}, not {BARS[name]}"
               for side, ratio in result["against peers at equal p99"].items() if ratio["median"] < BARS[name]]
-    at_eighty = result["open loop"]["80% of capacity"]["p99 of the bare model's"]
+    at_eighty = result["open loop"]["80% of capacity"]["p99 of the bare model's median"]
     if at_eighty > P99_OF_BARE:
-        found.append(f"p99 at 80 % is {at_eighty} x the bare model's, not {P99_OF_BARE}")
+        found.append(f"p99 at 80 % is {at_eighty} x the bare model's time, not {P99_OF_BARE}")
     if result["memory"]["ratio"] > FLAT:
         found.append(f"memory grew: {result['memory']}")
     return found
@@ -477,7 +477,8 @@ def summary(results: dict[str, Any]) -> dict[str, dict[str, Any]]:
         "of the bare model": said(result["against the bare model"]),
         "prepared images, of the bare model": said(result["prepared images, against the bare model"]),
         "of the bare model with decoding": said(result["against the bare model with decoding"]),
-        "p99 at 80 % load, times the bare model's": result["open loop"]["80% of capacity"]["p99 of the bare model's"],
+        **{f"p99 at 80 % load, times the bare model's {what}": result["open loop"]["80% of capacity"][key]
+           for what, key in (("median", "p99 of the bare model's median"), ("p99", "p99 of the bare model's"))},
         "memory": result["memory"]["ratio"]} for name, result in results.items()}
 
 

@@ -30,4 +30,4 @@ def test_answers_are_equal_through_onnxruntime(module, tmp_path):
     model = create_model(name, **{"num_classes": 7, "in_channels": 3} | row.tiny)
     found, about = families.compared(model, row.size, families.real_images(None, 200, row.size), tmp_path)
     assert found.images == 200 and about["classes"] > 1
-    assert families.equal(found, about)
+    assert found.largest <= families.TOLERANCE and found.changed == 0

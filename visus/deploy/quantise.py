@@ -140,7 +140,9 @@ def quantised(source: str | os.PathLike[str], target: str | os.PathLike[str], im
     if not len(images):
         raise UserError("needs images to calibrate on", where="int8", remedy="Give some 100 images of the usual kind")
     source = Path(source)
-    graph = Graph(load_graph(source))
+    model = load_graph(source)
+    lengthen(model)
+    graph = Graph(model)
     layers = [layer for layer in graph.layers() if layer.name not in config.keep_float]
     seen = _look(graph, layers, images, config, advance) if layers else {}
     layers = [layer for layer in layers if not _is_gate(layer, seen)]
@@ -338,11 +340,10 @@ def load_graph(path: Path) -> Any:
     except DecodeError:
         raise CheckpointError("is not an ONNX model", where=path) from None
     del model.graph.value_info[:]  # stale shapes, which runtimes would compare with those of the new graph
-    _lengthen(model)
     return model
 
 
-def _lengthen(model: Any) -> None:
+def lengthen(model: Any) -> None:
     """Where images have a fixed width, repeat the few numbers by which the channels are scaled and shifted along it.
 
     onnxruntime computes nets of 8 bits with the channels last, where such a product is one of rows of three numbers
@@ -535,8 +536,11 @@ def _write(graph: Graph, layers: Sequence[Layer], tables: Tables, config: Quanti
                 del new.input[2:]
                 whole = np.rint(bias / product.astype(np.float64)).astype(np.int32)
                 new.input.append(dequantised(f"{name}_bias", whole, product, 0))
-        swish = config.runtime == "any" and node.input[:1] and graph.only_hard_swish(node.input[0])
-        nodes.extend(hard_swish(node.input[0], node.output[0]) if swish and node.input[0] in places else [*added, new])
+        if config.runtime == "any" and node.op_type == "HardSwish" and node.input[0] in places \
+                and graph.only_hard_swish(node.input[0]):
+            nodes.extend(hard_swish(node.input[0], node.output[0]))
+        else:
+            nodes.extend([*added, new])
         added.clear()
         for name in node.output:
             if name in places:

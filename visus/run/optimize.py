@@ -236,8 +236,9 @@ def _quantised(bundle: Bundle, name: str, images: Sequence[np.ndarray], sample: 
     except UserError as error:
         missing = isinstance(error, MissingExtra)
         return Candidate(name, way(backend, path), "int8", str(error.remedy) if missing else error.problem)
-    extra = {"file": INT8.format(sha256(path)[:12]), "sha256": sha256(path), "precision": "int8"}
-    path = path.replace(bundle.path / extra["file"])
+    digest = sha256(path)
+    path = path.replace(bundle.path / INT8.format(digest[:12]))
+    extra = {"file": path.name, "sha256": digest, "precision": "int8"}
     return Candidate(name, way(backend, path), "int8", None, sample, extra)
 
 
@@ -253,7 +254,7 @@ def _calibration(bundle: Bundle, run: Path | None, golden: Sample) -> tuple[Sequ
                       for index in (held.calibration, held.held_out)]
             session = open_session(bundle.onnx)
             return images[0], Sample(images[1], session(images[1]), bundle.task, bundle.thresholds,
-                                           np.asarray(held.samples.targets)[held.held_out])
+                                     np.asarray(held.samples.targets)[held.held_out])
     return golden.images, golden
 
 
