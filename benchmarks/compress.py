@@ -47,6 +47,16 @@ def measure(data: str, epochs: int, retrain: int, values: dict, work: Path) -> l
     return rows
 
 
+def summary(rows: list[dict]) -> dict[str, dict]:
+    """A row for each way, for docs/results.md."""
+    return {row["name"]: {
+        "accuracy": f"{row['value']:.4f} ({row['low']:.4f} to {row['high']:.4f})",
+        "parameters that are not 0": row["nonzero"], "MMACs": round(row["macs"] / 1e6, 2),
+        "kB": round(row["bytes"] / 1000, 1), "times smaller": round(rows[0]["bytes"] / row["bytes"], 1),
+        "times as fast": None if row["latency_ms"] is None else round(rows[0]["latency_ms"] / row["latency_ms"], 2)}
+        for row in rows}
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--cifar", help="a path that `visus train` takes; none: the built-in digits")
@@ -74,7 +84,7 @@ def main() -> int:
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     arguments.out.write_text(json.dumps({
         "command": "python benchmarks/compress.py " + " ".join(sys.argv[1:]), "environment": environment(),
-        "data": Path(data).name, "epochs": epochs, "retrain": retrain,
+        "data": Path(data).name, "epochs": epochs, "retrain": retrain, "summary": summary(rows),
         "results": {"rows": rows, "lost": lost, "deep_times_smaller": smaller, "passed": passed}}, indent=2) + "\n")
     return 0 if passed else 1
 

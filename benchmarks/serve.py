@@ -16,8 +16,10 @@ asked; each peer is tried in several ways (processes, threads, LitServe's batchi
    and the same with decoding and resizing, are measured in the same rounds. Our server is also asked with what the bare
    model is asked with: prepared images as binary tensors of the Open Inference Protocol.
 3. Open loops (a Poisson process; latencies count from when a request was due) at 50, 80 and 150 % of the most that our
-   server answers: p50, p99, and how soon the excess is refused. p99 is set against the bare model's p99 of the rounds,
-   and against its median time for one image alone.
+   server answers: p50, p99, and how soon the excess is refused; at 80 % also with evenly spaced requests, as tools with
+   a constant rate send them. p99 is set against the bare model's p99 of the rounds, and against its median time for one
+   image alone. Beside it stands what no server could better: the bare model in as many threads behind a queue, with
+   the same arrivals at 80 % of its own rate.
 
 Before that answers of our server are compared with the offline ones. Bars: at least 0.9 of the bare model, 1.35 x
 (ResNet-50) and 2.2 x (MobileNetV3) of either peer; p99 at 80 % at most 5 x the bare model's median; no answer wrong
@@ -32,6 +34,7 @@ import asyncio
 import io
 import json
 import os
+import queue
 import re
 import signal
 import socket
@@ -56,6 +59,7 @@ from benchmarks.paired import interval
 from tests.deploy.server.load_client import (
     Address,
     Lost,
+    arrivals,
     ask,
     closed_loop,
     look,
@@ -305,9 +309,9 @@ def wrong_tensors(target: Target, expected: Sequence[np.ndarray]) -> int:
 def open_loops(target: Target, capacity: float, one: float, p99: float, seconds: float) -> dict[str, Any]:
     """one, p99: the bare model's time for an image alone, and its p99 on all streams, s."""
     found = {}
-    for share in (0.5, 0.8, 1.5):
+    for share, even in ((0.5, False), (0.8, False), (0.8, True), (1.5, False)):
         count = max(50, round(share * capacity * seconds))
-        answers = asyncio.run(open_loop(target.address, target.requests, count, share * capacity))
+        answers = asyncio.run(open_loop(target.address, target.requests, count, share * capacity, even=even))
         accepted = [answer.seconds for answer in answers if answer.status == 200]
         refused = [answer for answer in answers if answer.status in (429, 503)]
         row = {"asked": count, "answered": len(accepted), "refused": len(refused),
@@ -318,9 +322,34 @@ def open_loops(target: Target, capacity: float, one: float, p99: float, seconds:
         if refused:
             row["refusal p99 ms"] = round(1e3 * quantile((answer.seconds for answer in refused), 0.99), 1)
             row["all with Retry-After"] = all("retry-after" in answer.headers for answer in refused)
-        found[f"{share:.0%} of capacity"] = row
-        print(f"  {share:.0%} of capacity: {row}", flush=True)
+        said = f"{share:.0%} of capacity" + ", evenly spaced" * even
+        found[said] = row
+        print(f"  {said}: {row}", flush=True)
     return found
+
+
+def queued(ask_one: Callable[[int], object], threads: int, rate: float, seconds: float, even: bool) -> float:
+    """p99 in s, from when it was due, of calls that wait for one of so many threads."""
+    jobs: queue.SimpleQueue[tuple[int, float] | None] = queue.SimpleQueue()
+    took: list[float] = []
+
+    def work() -> None:
+        while (job := jobs.get()) is not None:
+            ask_one(job[0])
+            took.append(time.monotonic() - job[1])
+
+    workers = [threading.Thread(target=work) for _ in range(threads)]
+    for worker in workers:
+        worker.start()
+    start = time.monotonic()
+    for number, moment in enumerate(arrivals(max(50, round(rate * seconds)), rate, even=even)):
+        time.sleep(max(0.0, start + moment - time.monotonic()))
+        jobs.put((number, start + moment))
+    for _ in workers:
+        jobs.put(None)
+    for worker in workers:
+        worker.join()
+    return quantile(took, 0.99)
 
 
 def measure(name: str, arguments: argparse.Namespace, photos: list[bytes], folder: Path) -> dict[str, Any]:
@@ -397,6 +426,12 @@ def measure(name: str, arguments: argparse.Namespace, photos: list[bytes], folde
         print(f"  {result['requests per second']}", flush=True)
         result["open loop"] = open_loops(ours, result["requests per second"]["visus"], one,
                                          1e-3 * result["p99 ms"]["bare model"], arguments.seconds)
+        for even in (False, True):
+            found = queued(lambda number: predictor.probs(images[number % len(images)]), cores,
+                           0.8 * result["requests per second"]["bare model"], arguments.seconds, even)
+            result["open loop"]["80% of capacity" + ", evenly spaced" * even] |= {
+                "p99 ms of the bare model behind a queue": round(1e3 * found, 1),
+                "the same, of the bare model's median": round(found / one, 2)}
         after = look(ours.pid)
         result["memory"] = {"MiB before": before.rss >> 20, "MiB after": after.rss >> 20,
                             "ratio": round(after.rss / before.rss, 3)}
@@ -479,6 +514,10 @@ def summary(results: dict[str, Any]) -> dict[str, dict[str, Any]]:
         "of the bare model with decoding": said(result["against the bare model with decoding"]),
         **{f"p99 at 80 % load, times the bare model's {what}": result["open loop"]["80% of capacity"][key]
            for what, key in (("median", "p99 of the bare model's median"), ("p99", "p99 of the bare model's"))},
+        "the same, evenly spaced, times the median":
+            result["open loop"]["80% of capacity, evenly spaced"]["p99 of the bare model's median"],
+        "the bare model behind a queue at 80 % load, p99, times its median":
+            result["open loop"]["80% of capacity"]["the same, of the bare model's median"],
         "memory": result["memory"]["ratio"]} for name, result in results.items()}
 
 

@@ -1,6 +1,7 @@
 """One thread for all tests and the processes that they start: with a busy neighbour two threads wait for each other.
 Trainings begin with the first step and end with the metrics: what checks them before is run where a test asks for it
-(`with_doctor`), and so is what the report adds (`with_trust`)."""
+(`with_doctor`), and so is what the report adds (`with_trust`). They compute in float32, whatever the machine is quicker
+in."""
 
 from __future__ import annotations
 
@@ -28,9 +29,11 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture(scope="session", autouse=True)
 def _metrics_only():
+    from visus.core import device
     from visus.run import evaluate, train
 
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(device, "bf16_may_pay_on_cpu", lambda: False)
         patch.setattr(evaluate, "add_trust", lambda *_: {})
         patch.setattr(evaluate, "add_rungs", lambda *_: ([], []))
         patch.setattr(train, "check_before", lambda *_: None)

@@ -18,6 +18,7 @@ from PIL import Image
 from visus.cli.main import VERBS, main
 
 QUICK = ["--epochs", "1", "--quiet", "--set", "train.threads=1", "--set", "train.layout=contiguous",
+         "--set", "train.precision=fp32",
          "--set", "model.name=mlp", "--set", "data.image_size=8", "--set", "report.budget_s=0",
          "--set", "doctor.before=false"]
 

@@ -8,6 +8,7 @@ import resource
 import sys
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -35,7 +36,8 @@ def pick_device(name: str = "auto") -> torch.device:
 
 
 def pick_precision(name: str, device: torch.device) -> str:
-    """'auto' -> 'bf16' where a matrix product in bfloat16 is faster than in float32 on this machine, else 'fp32'.
+    """'auto' -> 'bf16' or 'fp16' on a GPU; on a CPU 'fp32', or still 'auto' where it computes in bfloat16 at least as
+    quickly: then it depends on the model, whose steps are timed (visus.train.tune).
 
     CPUs without bfloat16 instructions emulate them 7 to 45 times slower, so the machine is timed, not guessed.
     """
@@ -45,11 +47,19 @@ def pick_precision(name: str, device: torch.device) -> str:
         import torch
 
         return "bf16" if torch.cuda.is_bf16_supported(including_emulation=False) else "fp16"
-    return "bf16" if device.type == "cpu" and _bf16_pays_on_cpu() else "fp32"
+    return "auto" if device.type == "cpu" and bf16_may_pay_on_cpu() else "fp32"
+
+
+def autocast(device: torch.device, precision: str) -> AbstractContextManager[object]:
+    """The forward pass in 'fp32', 'bf16' or 'fp16', with weights in float32."""
+    import torch
+
+    kinds = {"bf16": torch.bfloat16, "fp16": torch.float16}
+    return nullcontext() if precision == "fp32" else torch.autocast(device.type, dtype=kinds[precision])
 
 
 @cache
-def _bf16_pays_on_cpu() -> bool:
+def bf16_may_pay_on_cpu() -> bool:
     """Matrix product and convolution with its gradient, each the best of five in one thread, the two types in turn.
 
     One thread, because with a busy neighbour two of them wait for each other and the times say nothing.
@@ -76,7 +86,7 @@ def _bf16_pays_on_cpu() -> bool:
         pairs = [(single(), half()) for _ in range(6)][1:]
     finally:
         torch.set_num_threads(threads)
-    return min(h for _, h in pairs) < 0.8 * min(s for s, _ in pairs)
+    return min(h for _, h in pairs) < min(s for s, _ in pairs)
 
 
 def peak_memory_mb(device: torch.device | None = None) -> float:

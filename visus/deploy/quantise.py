@@ -64,7 +64,6 @@ class QuantiseConfig:
     probes: int = 16
     keep_float: tuple[str, ...] = ()
 
-
     def __post_init__(self) -> None:
         one_of(RANGES, ranges=self.ranges)
         one_of(RUNTIMES, runtime=self.runtime)

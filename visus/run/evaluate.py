@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import time
 from collections.abc import Callable
-from contextlib import nullcontext
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,7 +14,7 @@ import torch
 from torch import nn
 
 from visus.core.batch import ClassPredictions
-from visus.core.device import pick_device
+from visus.core.device import autocast, pick_device
 from visus.core.errors import DataError, RunError, UserError, did_you_mean
 from visus.core.files import atomic
 from visus.core.preprocessing import Preprocessing
@@ -75,14 +74,13 @@ def predict_split(model: nn.Module, task: Classification | MultiLabel, loader: L
     """
     model.eval()
     shared = loader.share[1] > 1
-    kind = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(precision)
     parts: list[ClassPredictions] = []
     loss_sum, samples = 0.0, 0.0
     for batch in loader.epoch(0):
         if stop is not None and (stop_agreed(stop) if shared else stop.requested):
             raise StopIteration
         batch = batch.to(device, non_blocking=True, channels_last=channels_last)
-        with torch.autocast(device.type, dtype=kind) if kind is not None else nullcontext():
+        with autocast(device, precision):
             loss, logits = task.loss(model, batch)
         parts.append(task.predictions(logits.float(), batch))
         loss_sum, samples = loss_sum + float(loss) * batch.weight, samples + batch.weight

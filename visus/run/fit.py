@@ -67,7 +67,8 @@ def fit(folder: RunFolder, recipe: Recipe, samples: Samples, splits: dict[str, n
     """Fit the recipe's model; what `finish_run` then needs. The returned recipe's model.config has the shapes that the
     fit found. An interrupted fit begins anew when it is resumed."""
     threads = torch.get_num_threads() if recipe.train.threads == "auto" else int(recipe.train.threads)
-    recipe = recipe.with_values({"train.threads": threads, "train.layout": "contiguous"})
+    precision = "fp32" if recipe.train.precision == "auto" else recipe.train.precision
+    recipe = recipe.with_values({"train.threads": threads, "train.layout": "contiguous", "train.precision": precision})
     torch.set_num_threads(threads)
     recipe.save(folder.path / "recipe.yaml")
     folder.update(recipe=recipe.model_dump(mode="json"), status="running", fitted=True)

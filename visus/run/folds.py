@@ -162,7 +162,8 @@ def _one(path: Path, number: int, recipe: Recipe, first: Path, display: Display,
     chosen: dict[str, Any] = dict(values) | {"data.fold": number}
     if path != first:  # computed as the first was; model, loss and batches were checked there
         of_first = Recipe.load(first / "recipe.yaml").train
-        chosen |= {"train.layout": of_first.layout, "train.threads": of_first.threads, "doctor.before": False}
+        chosen |= {"train.layout": of_first.layout, "train.precision": of_first.precision,
+                   "train.threads": of_first.threads, "doctor.before": False}
     train(recipe=recipe.with_values(chosen), out=path, progress=display.show, tensorboard=tensorboard)
 
 

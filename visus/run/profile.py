@@ -9,14 +9,13 @@ from __future__ import annotations
 
 import copy
 import time
-from contextlib import nullcontext
 from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from visus.core.device import peak_memory_mb
+from visus.core.device import autocast, peak_memory_mb
 from visus.core.errors import UserError
 from visus.core.record import RunFolder
 from visus.report.profile import FILE, PARTS, summary_lines
@@ -142,7 +141,7 @@ def probe_batches(model: nn.Module, images: Tensor, precision: str) -> list[dict
     """Images per second of a forward and a backward pass for the batch as it is and for larger ones, {"batch",
     "images_per_s"}; sizes that would take too long or do not fit are left out. The model changes: give a copy."""
     device = images.device
-    context = nullcontext() if precision == "fp32" else torch.autocast(device.type, dtype=KINDS[precision])
+    context = autocast(device, precision)
 
     def once(batch: Tensor) -> float:
         if device.type == "cuda":

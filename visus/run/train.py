@@ -249,7 +249,7 @@ def train_trial(folder: RunFolder, recipe: Recipe, samples: Samples, splits: dic
                 preprocessing: Preprocessing, device: torch.device, stop: StopRequest,
                 observers: Sequence[Observer]) -> tuple[Recipe, Position]:
     """The training of `train` without what follows it: a trial of a search is judged on val, and test is not touched.
-    recipe: without `auto` but for the layout and the threads. Returns it with those, too."""
+    recipe: without `auto` but for layout, precision and threads. Returns it with those, too."""
     recipe, parts = _build(folder, recipe, samples, splits, preprocessing, device, Display(show=False), stop)
     store = CheckpointStore(folder.path / "checkpoints")
     return recipe, _run_trainer(folder, recipe, parts, store, device, Display(show=False), stop, False, False,
@@ -284,13 +284,13 @@ def _build(folder: RunFolder, recipe: Recipe, samples: Samples, splits: dict[str
     model = build_model(recipe, preprocessing, len(samples.classes), first=train).to(device)
     alike(model, world)
     leave_out_connections(recipe, model, display)
-    if recipe.train.layout == "auto" or recipe.train.threads == "auto":
+    if "auto" in (recipe.train.layout, recipe.train.precision, recipe.train.threads):
         batch = next(iter(train.epoch(0)))
         chosen = led_choice(world, lambda: choose_execution(
             model, task.loss, batch, lambda m: make_optimizer(recipe, m), device=device, layout=recipe.train.layout,
-            threads=recipe.train.threads))
+            precision=recipe.train.precision, threads=recipe.train.threads))
         recipe = recipe.with_values({"train.layout": "channels_last" if chosen.channels_last else "contiguous",
-                                     "train.threads": chosen.threads})
+                                     "train.precision": chosen.precision, "train.threads": chosen.threads})
         timed = "; ".join(f"{name}: {1000 * s:.0f} ms" for name, s in chosen.seconds.items())
         display.say("machine", f"{device.type}, {recipe.train.precision}, {recipe.train.layout}, "
                     f"{chosen.threads} threads ({timed or 'as set'})")

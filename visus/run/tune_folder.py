@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from visus import __version__
+from visus.core.device import pick_device
 from visus.core.errors import RunError, UserError, did_you_mean
 from visus.core.files import read_json, write_json
 from visus.run.display import Display
@@ -145,6 +146,8 @@ def shared_cores(base: Recipe, workers: int, display: Display) -> Recipe:
         values["train.threads"] = max(1, (os.cpu_count() or 1) // workers)
     if base.train.layout == "auto":
         values["train.layout"] = "contiguous"
+    if base.train.precision == "auto" and pick_device(base.device).type == "cpu":
+        values["train.precision"] = "fp32"
     if values:
         display.say("workers", f"{workers}, with {values.get('train.threads', base.train.threads)} threads each")
     return base.with_values(values)

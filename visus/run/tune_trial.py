@@ -78,7 +78,7 @@ class Bench:
     recipe: Recipe
     prepared: Prepared
     folder: Path
-    chosen: dict[str, Any] = field(default_factory=dict)  # layout and threads, timed in the first trial
+    chosen: dict[str, Any] = field(default_factory=dict)  # layout, precision and threads, timed in the first trial
     statistics: dict[str, Any] = field(default_factory=dict)
 
     @property
@@ -143,7 +143,8 @@ def recipe_of(base: Recipe, space: Sequence[Dimension], values: Mapping[str, Any
 
 
 def resolve(bench: Bench, recipe: Recipe) -> tuple[Recipe, Any]:
-    """The recipe without `auto` but for layout and threads, and its preprocessing, from the images opened once."""
+    """The recipe without `auto` but for layout, precision and threads, and its preprocessing, from the images opened
+    once."""
     prepared = bench.prepared
     recipe = recipe.with_values({"data.path": prepared.recipe.data.path, "data.split": prepared.recipe.data.split,
                                  "model.weights": prepared.recipe.model.weights,
@@ -210,7 +211,7 @@ def _make(bench: Bench, stage: Stage, trial: optuna.trial.Trial, stop: StopReque
         return
     resolved, best, epoch = found
     if not any(d.name.startswith(("model.", "data.", "train.")) for d in stage.space):
-        bench.chosen = {"train.layout": resolved.train.layout, "train.threads": resolved.train.threads}
+        bench.chosen = {f"train.{name}": getattr(resolved.train, name) for name in ("layout", "precision", "threads")}
     if best is None or not math.isfinite(best):
         note(f"diverged: {stage.headline} has no value")
         study.tell(trial, state=state.PRUNED)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 from itertools import islice
 from pathlib import Path
@@ -19,7 +19,7 @@ import torch
 from torch import Tensor, nn
 
 from visus.core.batch import ImageBatch
-from visus.core.device import peak_memory_mb
+from visus.core.device import autocast, peak_memory_mb
 from visus.core.errors import ResourceError, TrainingDiverged
 from visus.core.record import Finding
 from visus.optim.clip import adaptive_clip, clipped_parameters
@@ -256,7 +256,7 @@ class Trainer:
         for number, batch in enumerate(group, 1):
             share = self.engine.share(batch, samples)
             with self.engine.together(last=number == len(group)):
-                with self.clock("forward"), self._autocast():
+                with self.clock("forward"), autocast(self.device, self.settings.precision):
                     loss = self.engine.loss(batch)
                 with self.clock("backward"):
                     self.scaler.scale(loss if share == 1 else loss * share).backward()
@@ -297,12 +297,6 @@ class Trainer:
             return total if price is None else total + float(price)
 
         return closure
-
-    def _autocast(self) -> AbstractContextManager[object]:
-        if self.settings.precision == "fp32":
-            return nullcontext()
-        kind = torch.bfloat16 if self.settings.precision == "bf16" else torch.float16
-        return torch.autocast(self.device.type, dtype=kind)
 
     def _finish_epoch(self) -> None:
         position = self.position

@@ -18,6 +18,7 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from itertools import accumulate
 from pathlib import Path
 from types import TracebackType
 from typing import Any
@@ -261,11 +262,17 @@ async def closed_loop(address: Address, requests: Sequence[bytes], count: int, c
     return answers
 
 
-async def open_loop(address: Address, requests: Sequence[bytes], count: int, rate: float, *, seed: int = 0,
-                    connections: int = 512, within: float = 60) -> list[Answer]:
-    """`count` requests at moments of a Poisson process of `rate` per second, whatever the server does; latencies count
-    from those moments. At most so many connections at a time. Answers in order of arrival."""
+def arrivals(count: int, rate: float, *, seed: int = 0, even: bool = False) -> list[float]:
+    """Moments in s from the start: of a Poisson process of `rate` per second, or evenly spaced."""
     draw = random.Random(seed)
+    return list(accumulate(1 / rate if even else draw.expovariate(rate) for _ in range(count)))
+
+
+async def open_loop(address: Address, requests: Sequence[bytes], count: int, rate: float, *, seed: int = 0,
+                    even: bool = False, connections: int = 512, within: float = 60) -> list[Answer]:
+    """`count` requests at moments of a Poisson process of `rate` per second, or evenly spaced, whatever the server
+    does; latencies count from those moments. At most so many connections at a time. Answers in order of arrival."""
+    moments = arrivals(count, rate, seed=seed, even=even)
     idle: list[_Kept] = []
     places = asyncio.Semaphore(connections)
     answers: list[Answer] = []
@@ -276,12 +283,11 @@ async def open_loop(address: Address, requests: Sequence[bytes], count: int, rat
             answers.append(await _timed(kept, number, requests[number % len(requests)], due, within))
             idle.append(kept)
 
-    due, tasks = time.monotonic(), []
-    for number in range(count):
-        due += draw.expovariate(rate)
-        if (wait := due - time.monotonic()) > 0:
+    start, tasks = time.monotonic(), []
+    for number, moment in enumerate(moments):
+        if (wait := start + moment - time.monotonic()) > 0:
             await asyncio.sleep(wait)
-        tasks.append(asyncio.ensure_future(one(number, due)))
+        tasks.append(asyncio.ensure_future(one(number, start + moment)))
     await asyncio.gather(*tasks)
     for kept in idle:
         await kept.close()
