@@ -15,10 +15,15 @@ from tests.deployed import digit_files as digit_files
 from tests.deployed import digits_bundle as digits_bundle
 from tests.deployed import digits_run as digits_run
 
+# Files that take a minute or more, longest first: begun last, one of them would keep one process waiting for another.
+LONG = ("test_docs.py", "test_every_model.py", "test_models_parity.py", "test_zoo.py", "test_every_cnn.py",
+        "test_cli.py", "test_abuse.py")
+
 
 def pytest_collection_modifyitems(items):
     from visus.deploy.openvino_package import may_compute
 
+    items.sort(key=lambda item: LONG.index(item.path.name) if item.path.name in LONG else len(LONG))
     if not may_compute():
         skipped = pytest.mark.skip(reason="OpenVINO may end the process on this machine: VISUS_OPENVINO=1 tries it")
         for item in items:

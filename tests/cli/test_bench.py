@@ -84,3 +84,5 @@ def test_wrong_values_are_named(options, message):
         visus.bench("resnet18", **options)
     with pytest.raises(UserError, match="there is no model"):
         visus.bench("resnet1888")
+    with pytest.raises(UserError, match="there is no such run or bundle"):
+        visus.bench("no/such/run")

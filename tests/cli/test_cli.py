@@ -154,7 +154,7 @@ WRONG_COMMANDS = [
     (["train", "digits", "--set", "loss.name=squared_hinge", "--set", "mix.mixup=0.2"], ["loss.name", "mix.mixup"]),
     (["train", "--resume", "no/such/run"], ["no/such/run"]),
     (["evaluate", "."], ["run.json"]),
-    (["predict", "no/such/run", "x.jpg"], ["no/such/run"]),
+    (["predict", "no/such/run", "x.jpg"], ["no/such/run", "there is no such run folder"]),
     (["models", "show", "resnet51"], ["resnet50"]),
     (["models", "--family", "resnets"], ["resnet"]),
     (["recipes", "no-such-recipe"], ["no-such-recipe"]),

@@ -182,6 +182,7 @@ def test_a_graph_with_the_examples_answer_built_in_is_refused():
     ({"model": small()}, "is needed with a module"),
     ({"model": small(), "example": torch.rand(1, 3, 12, 12), "int8": True}, "needs real images"),
     ({"model": small(), "example": torch.rand(1, 3, 12, 12), "threads": 0}, "must be auto or at least 1"),
+    ({"model": small(), "example": torch.rand(1, 3, 12, 12), "threads": 10_000}, "is more than the .* processors"),
     ({"model": nn.LSTM(4, 4).eval(), "example": torch.rand(2, 3, 4)}, "not one tensor"),
     ({"model": "no/such/run"}, "no such run"),
     ({"model": small(), "example": torch.rand(1, 3, 12, 12), "batch": 0}, "at least 1"),

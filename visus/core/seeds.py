@@ -6,6 +6,9 @@ import numpy as np
 
 _MASK = (1 << 64) - 1
 _GOLDEN = np.uint64(0x9E3779B97F4A7C15)
+_ROUNDS = ((np.uint64(30), np.uint64(0xBF58476D1CE4E5B9)), (np.uint64(27), np.uint64(0x94D049BB133111EB)),
+           (np.uint64(31), None))
+_BLOCK = 1 << 15  # numbers at once: what is computed stays in the cache
 
 
 def hash64(values: np.ndarray | int, *keys: int | str) -> np.ndarray:
@@ -13,12 +16,18 @@ def hash64(values: np.ndarray | int, *keys: int | str) -> np.ndarray:
     return _hashed(np.asarray(values).astype(np.uint64), np.uint64(_key(keys)))
 
 
-def _hashed(z: np.ndarray, state: np.ndarray | np.uint64) -> np.ndarray:
+def _hashed(values: np.ndarray, state: np.ndarray | np.uint64) -> np.ndarray:
     with np.errstate(over="ignore"):
-        z = (z + state) * _GOLDEN + state
-        z = (z ^ (z >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
-        z = (z ^ (z >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
-        return z ^ (z >> np.uint64(31))
+        z = np.asarray(values + state)
+        z *= _GOLDEN
+        z += state
+        shifted = np.empty_like(z)
+        for shift, factor in _ROUNDS:
+            np.right_shift(z, shift, out=shifted)
+            z ^= shifted
+            if factor is not None:
+                z *= factor
+        return z[()]
 
 
 def _key(keys: tuple[int | str, ...]) -> int:
@@ -43,6 +52,11 @@ def _mix(z: int) -> int:
 def uniform(index: np.ndarray | int, *keys: int | str, draws: int | None = None) -> np.ndarray:
     """Numbers in [0, 1) that depend on the keys and the index alone: shape `index.shape` (+ `[draws]`)."""
     index = np.asarray(index)
+    if draws is None and index.size > _BLOCK:
+        flat, found = index.reshape(-1), np.empty(index.size)
+        for start in range(0, index.size, _BLOCK):
+            found[start:start + _BLOCK] = uniform(flat[start:start + _BLOCK], *keys)
+        return found.reshape(index.shape)
     if draws is None:
         return (hash64(index, *keys) >> np.uint64(11)).astype(np.float64) * 2.0**-53
     states = np.array([_key((*keys, f"draw{d}")) for d in range(draws)], np.uint64)  # of all draws at once

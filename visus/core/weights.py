@@ -203,12 +203,13 @@ def _hashed(name: str, tensor: Tensor) -> Tensor:
         return tensor.detach().to("cpu", torch.float64)
     unit = torch.from_numpy(uniform(np.arange(tensor.numel()), "fingerprint", name)).reshape(tensor.shape)
     if leaf == "running_var":
-        return unit + 0.5
+        return unit.add_(0.5)
+    unit.sub_(0.5)
     if leaf == "running_mean" or leaf.endswith("bias"):
-        return (unit - 0.5) * 0.2
+        return unit.mul_(0.2)
     if tensor.ndim < 2 or leaf == "gain":  # timm keeps the gains of standardised weights as [D, 1, 1, 1]
-        return 1 + (unit - 0.5) * 0.2
-    return (unit - 0.5) * 2 * (6 / tensor[0].numel()) ** 0.5
+        return unit.mul_(0.2).add_(1)
+    return unit.mul_(2 * (6 / tensor[0].numel()) ** 0.5)
 
 
 def _recognise(path: Path, head: bytes, size: int) -> str:

@@ -196,6 +196,9 @@ def _subject(model: str | os.PathLike[str], image_size: int | None) -> _Subject:
     from visus.run.registered import entry_of
 
     name = os.fspath(model)
+    if len(path.parts) > 1:
+        raise UserError("there is no such run or bundle", where=name,
+                        remedy="Give a run folder, a bundle, or the name of a model: see `visus models`")
     entry_of(name)
     if image_size is not None and image_size < 1:
         raise UserError("must be at least 1", where=f"image_size={image_size}")

@@ -98,7 +98,8 @@ def load_model(folder: str | os.PathLike[str]) -> TrainedModel:
         if (folder / "run.json").is_file():
             raise RunError("this run has no model yet: it did not come to its end", where=folder,
                            remedy=f"Finish it: visus train --resume {folder}")
-        raise CheckpointError("holds no model.json", where=folder, remedy="Give a run folder that `visus train` made")
+        problem = "holds no model.json" if folder.exists() else "there is no such run folder"
+        raise CheckpointError(problem, where=folder, remedy="Give a run folder that `visus train` made")
     about = read_json(path, error=CheckpointError)
     if not isinstance(about, dict) or not {"format", "name", "config", "task", "preprocessing"} <= about.keys():
         raise CheckpointError("is not a model description of ours", where=path)

@@ -118,6 +118,9 @@ def _counts(threads: int | str) -> tuple[int, ...]:
         return thread_counts(machine.cores())
     if not isinstance(threads, int) or isinstance(threads, bool) or threads < 1:
         raise UserError("must be auto or at least 1", where=f"threads={threads!r}")
+    if threads > machine.cores():
+        raise UserError(f"is more than the {machine.cores()} processors that this process may use",
+                        where=f"threads={threads}", remedy="Threads would wait for each other: give fewer, or auto")
     return (threads,)
 
 
