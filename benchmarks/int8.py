@@ -4,7 +4,7 @@
 
 timm's ResNet-18, ResNet-50 and MobileNetV3-Large are trained on CIFAR-10 (an .npz of "q", planes differenced as in
 ../shared/data), enlarged to --side pixels, for --images images each; the same weights go into our nets, whose ONNX file
-is quantised for each runtime on 256 training images by visus.deploy.quantise. Judged on --held-out test images at
+is quantised for each runtime on 1,000 training images by visus.deploy.quantise. Judged on --held-out test images at
 --side pixels: equal answers and accuracy of float32 and 8 bits. Timed at 224 px: the same 8-bit file, one image, one
 thread, against the peer's forward (inference mode) of the same image, in turns, processor time, medians of the
 per-round ratios. float32 by the same runtime is a third row. Our float32 answers are compared with the peer's first
@@ -50,7 +50,7 @@ NETS = {"resnet18": ("resnet18", {}), "resnet50": ("resnet50", {}),
         "mobilenet_v3_large": ("mobilenetv3_large_100", {"dropout": 0.0, "bn_eps": 1e-5})}
 BATCH, RATE = 128, 0.2
 BARS = {"speed": 2.5, "agreement": 0.99, "loss": 0.005}
-CALIBRATION = 256
+CALIBRATION = 1000
 RUNTIMES = {"onnxruntime": "any", "openvino": "openvino"}  # backend -> what the file is made for
 RULES = {"labels": tuple("abcdefghij")}
 

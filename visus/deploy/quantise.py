@@ -52,8 +52,9 @@ class QuantiseConfig:
     ranges: of activations: 'mse', of least squared error, or 'minmax', all that was seen.
     correct_bias: take back the mean shift. agreement: the least share of calibration images whose likeliest class
     stays; below it up to a third of the layers goes back to floats, in at most `tries` steps. It lies above what is
-    asked of held-out images, as those of training are answered more surely. probes: how many of the images tell which
-    layers cost most. keep_float: names of layers (of their weights) that stay in floats from the start."""
+    asked of held-out images, as those of training are answered more surely. ranges_from: how many of the images the
+    ranges are taken from; all of them tell the agreement. probes: how many tell which layers cost most. keep_float:
+    names of layers (of their weights) that stay in floats from the start."""
 
     weight_bits: int = 7
     runtime: str = "any"
@@ -61,6 +62,7 @@ class QuantiseConfig:
     correct_bias: bool = True
     agreement: float = 0.995
     tries: int = 5
+    ranges_from: int = 256
     probes: int = 16
     keep_float: tuple[str, ...] = ()
 
@@ -69,7 +71,7 @@ class QuantiseConfig:
         one_of(RUNTIMES, runtime=self.runtime)
         require(self.weight_bits in (7, 8), "weight_bits", self.weight_bits, "be 7 or 8")
         natural(tries=self.tries)
-        positive(probes=self.probes)
+        positive(probes=self.probes, ranges_from=self.ranges_from)
         require(0 <= self.agreement <= 1, "agreement", self.agreement, "lie between 0 and 1")
 
 
@@ -130,7 +132,8 @@ class Tables:
 def quantised(source: str | os.PathLike[str], target: str | os.PathLike[str], images: Sequence[np.ndarray], *,
               config: QuantiseConfig | None = None, advance: Callable[[int], Any] = lambda steps: None) -> Quantised:
     """Write the 8-bit twin of an .onnx file of ours. images: uint8 [H, W, C] as the network takes them, of the kind
-    that it will see; 100 to 300 are enough. advance: is called with 1 for every image that was looked at.
+    that it will see: 100 to 300 give the ranges, some 1,000 tell the share of equal answers to a fraction of a percent.
+    advance: is called with 1 for every image.
 
     One file, weights inside, with the source's description and precision 'int8'. Raises UserError without images or
     layers to quantise, CheckpointError for another file, MissingExtra without onnx and onnxruntime.
@@ -143,7 +146,8 @@ def quantised(source: str | os.PathLike[str], target: str | os.PathLike[str], im
     lengthen(model)
     graph = Graph(model)
     layers = [layer for layer in graph.layers() if layer.name not in config.keep_float]
-    seen = _look(graph, layers, images, config, advance) if layers else {}
+    looked = images[:config.ranges_from]
+    seen = _look(graph, layers, looked, config, advance) if layers else {}
     layers = [layer for layer in layers if not _is_gate(layer, seen)]
     if not layers:
         raise UserError("has no convolution or linear layer with constant weights", where=source,
@@ -152,6 +156,7 @@ def quantised(source: str | os.PathLike[str], target: str | os.PathLike[str], im
                     {layer.node.output[0]: quantised_weight(layer.weight, layer.axis, config.weight_bits, config.ranges)
                      for layer in layers}, {name: of.means for name, of in seen.items()})
     before = _answers(graph.model.SerializeToString(), images)
+    advance(len(images) - len(looked))
 
     def attempt(kept: Sequence[Layer]) -> tuple[bytes, float]:
         data = _write(graph, kept, tables, config).SerializeToString()

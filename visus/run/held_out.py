@@ -20,7 +20,7 @@ from visus.run.evaluate import match_labels, own_splits
 from visus.run.predict import expand
 from visus.run.recipe import Recipe
 
-CALIBRATION = 256  # images at most
+CALIBRATION = 1000  # images at most: of 256 no changed answer still leaves up to 1.2 % of them open
 
 
 @dataclass(frozen=True)

@@ -83,9 +83,9 @@ def lower_precision(bundle: str | os.PathLike[str], kind: str, *, run: str | os.
     """Make the bundle (or .onnx file) lighter, if that costs at most `most_loss` of accuracy and keeps at least
     `least_agreement` of the answers.
 
-    kind: 'half', weights of 16 bits, or 'int8', weights and arithmetic of 8 bits, calibrated on up to 256 images.
+    kind: 'half', weights of 16 bits, or 'int8', weights and arithmetic of 8 bits, calibrated on up to 1,000 images.
     run: a run folder, whose training images calibrate and whose test images judge (at most `held_out`, every class in
-    turn). images: instead of it, a data set or a folder of images: half of it, at most 256, calibrates, the rest
+    turn). images: instead of it, a data set or a folder of images: half of it, at most 1,000, calibrates, the rest
     judges; without labels the agreement alone does. out: where the .onnx file goes; without it, the bundle's own is
     replaced and the bundle sealed again. Nothing is written when it is declined.
 
