@@ -73,5 +73,6 @@ def _assigned(assignments: list[str]) -> dict[str, object]:
 
 
 def _announce(address: str, limits: str) -> None:
-    print(f"Listening at {address} (the page; POST {address}/predict; {address}/openapi.json)")
-    print(f"{limits} Stop with Ctrl-C.", flush=True)
+    # in one piece: a line of the log that goes to the same place would else begin within it
+    print(f"Listening at {address} (the page; POST {address}/predict; {address}/openapi.json)\n"
+          f"{limits} Stop with Ctrl-C.\n", end="", flush=True)

@@ -4,10 +4,12 @@ what cannot be is told so. The case S13 of the reliability catalogue, and hot re
 from __future__ import annotations
 
 import asyncio
+import io
 import json
 import os
 import shutil
 import signal
+import sys
 import threading
 import time
 from collections import Counter
@@ -319,3 +321,21 @@ def test_an_answer_that_takes_too_long_is_given_up(start, digits_bundle):
     assert set(statuses) <= {200, 504} and statuses[504] >= 1, statuses
     assert max(answer.seconds for answer in answers if answer.status == 504) < 5
     assert server.post(request("GET", "/v2/health/live"), within=5).status == 200
+
+
+def test_the_address_is_told_in_one_piece_so_that_no_line_of_the_log_begins_within_it(monkeypatch):
+    from visus.cli.serve import _announce
+
+    class Unbuffered(io.StringIO):
+        """As standard output is with PYTHONUNBUFFERED: each write is one of the kernel's."""
+
+        def write(self, text: str) -> int:
+            pieces.append(text)
+            return len(text)
+
+    pieces: list[str] = []
+    monkeypatch.setattr(sys, "stdout", Unbuffered())
+    _announce("http://127.0.0.1:8000", "At most 16 images a request.")
+    told = [piece for piece in pieces if piece]
+    assert len(told) == 1
+    assert told[0].startswith("Listening at http://127.0.0.1:8000 ") and told[0].endswith("Ctrl-C.\n")
