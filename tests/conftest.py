@@ -33,7 +33,7 @@ def pytest_collection_modifyitems(items):
 
 
 @pytest.fixture(scope="session", autouse=True)
-def _metrics_only():
+def _plain_trainings():
     from visus.core import device
     from visus.run import evaluate, train
 

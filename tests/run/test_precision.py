@@ -115,7 +115,7 @@ def digit_folder(tmp_path):
 
 def test_images_that_calibrate_do_not_judge(trained):
     held = held_out.of_run(trained[0], 2000)
-    assert not set(held.calibration) & set(held.held_out) and len(held.calibration) == held_out.CALIBRATION
+    assert not set(held.calibration) & set(held.held_out) and len(held.calibration) == 1000
     counts = np.bincount(np.asarray(held.samples.targets)[held.calibration])
     assert counts.max() - counts.min() <= 1  # of every class alike
 

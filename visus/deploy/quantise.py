@@ -133,7 +133,7 @@ def quantised(source: str | os.PathLike[str], target: str | os.PathLike[str], im
               config: QuantiseConfig | None = None, advance: Callable[[int], Any] = lambda steps: None) -> Quantised:
     """Write the 8-bit twin of an .onnx file of ours. images: uint8 [H, W, C] as the network takes them, of the kind
     that it will see: 100 to 300 give the ranges, some 1,000 tell the share of equal answers to a fraction of a percent.
-    advance: is called with 1 for every image.
+    advance: is called with numbers of images that are done, all of them together.
 
     One file, weights inside, with the source's description and precision 'int8'. Raises UserError without images or
     layers to quantise, CheckpointError for another file, MissingExtra without onnx and onnxruntime.

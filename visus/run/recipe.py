@@ -204,7 +204,8 @@ class Train(Section):
                                          "memory")
     profile: bool = Field(False, description="Measure where the time of a step goes, against the machine's peak: "
                           "profile.json and the report; the result is the same")
-    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field("auto", description="auto: two timed steps decide")
+    precision: Literal["auto", "fp32", "bf16", "fp16"] = Field(
+        "auto", description="auto: two timed steps decide; on a GPU bf16, or fp16 where it has none")
     layout: Literal["auto", "contiguous", "channels_last"] = Field("auto", description="auto: two timed steps decide")
     threads: Auto | Count = Field("auto", description="CPU threads; auto: two timed steps decide")
     seed: int = Field(0, ge=0)

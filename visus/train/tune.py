@@ -58,7 +58,7 @@ def choose_execution(model: nn.Module, loss: Callable[[nn.Module, ImageBatch], t
                                                        count, limit)
 
     def cost(way: tuple[bool, str, int]) -> float:
-        return seconds[way] / (HALF_PAYS if precision == "auto" and way[1] == "bf16" else 1.0)
+        return seconds[way] / (HALF_PAYS if way[1] == "bf16" else 1.0)
 
     try:
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
