@@ -10,10 +10,11 @@ PIP    := $(BIN)/python -m pip --disable-pip-version-check
 demo: $(VENV)/.installed
 	$(BIN)/visus train digits
 
+# Tests start hundreds of processes: compiled files are kept between them, whatever the environment says.
 test: $(VENV)/.installed-test
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
+	PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder
 
 # What the tests of the web page drive, where the machine has Debian's packages and we may install them.
 browser:

@@ -4,11 +4,11 @@
 
 timm's ResNet-18, ResNet-50 and MobileNetV3-Large are trained on CIFAR-10 (an .npz of "q", planes differenced as in
 ../shared/data), enlarged to --side pixels, for --images images each; the same weights go into our nets, whose ONNX file
-is quantised for each runtime on 1,000 training images by visus.deploy.quantise. Judged on --held-out test images at
---side pixels: equal answers and accuracy of float32 and 8 bits. Timed at 224 px: the same 8-bit file, one image, one
-thread, against the peer's forward (inference mode) of the same image, in turns, processor time, medians of the
-per-round ratios. float32 by the same runtime is a third row. Our float32 answers are compared with the peer's first
-(largest difference of a probability 1e-4).
+is quantised for each runtime on 1,000 training images by visus.deploy.quantise, as `visus optimize` does it. Judged on
+--held-out test images at --side pixels: equal answers and accuracy of float32 and 8 bits. Timed at 224 px: the same
+8-bit file, one image, one thread, against the peer's forward (inference mode) of the same image, in turns, processor
+time, medians of the per-round ratios. float32 by the same runtime is a third row. Our float32 answers are compared with
+the peer's first (largest difference of a probability 1e-4).
 
 Bars: 2.5 times the peer's speed, 99 % equal answers, at most 0.5 points of accuracy lost, all three by one runtime.
 Exit code 1 when one is missed. Trained weights are kept in --weights, and taken from there the next time. With the
@@ -41,7 +41,7 @@ from visus.core.weights import read_state_dict, write_state_dict
 from visus.deploy.onnx_file import write_onnx
 from visus.deploy.openvino_package import may_compute
 from visus.deploy.program import Program
-from visus.deploy.quantise import QuantiseConfig, quantised
+from visus.deploy.quantise import QuantiseConfig, quantised, weight_bits_here
 from visus.deploy.session import open_session
 from visus.run.models import create_model, load_weights
 
@@ -142,7 +142,8 @@ def measure(name: str, peer: nn.Module, train: np.ndarray, test: tuple[np.ndarra
     for backend in backends():
         int8 = scratch / f"{backend}.onnx"
         start = time.process_time()
-        found = quantised(float32, int8, list(train[:CALIBRATION]), config=QuantiseConfig(runtime=RUNTIMES[backend]))
+        config = QuantiseConfig(weight_bits=weight_bits_here(RUNTIMES[backend]), runtime=RUNTIMES[backend])
+        found = quantised(float32, int8, list(train[:CALIBRATION]), config=config)
         building = time.process_time() - start
         after = asked(open_session(int8, backend), images)
         sides = {"eager": eager} | {kind: open_session(at_size(file, 224, scratch / f"{kind}_224.onnx"), backend)
@@ -157,7 +158,8 @@ def measure(name: str, peer: nn.Module, train: np.ndarray, test: tuple[np.ndarra
             **{f"{kind} against eager": {"median": round(statistics.median(of), 2), "interval": interval(of)}
                for kind, of in speed.items()},
             "ms": {key: round(1e3 * statistics.median(of), 2) for key, of in times.items()},
-            "layers": len(found.layers), "kept in floats": list(found.kept_float),
+            "bits of weights": config.weight_bits, "layers": len(found.layers),
+            "kept in floats": list(found.kept_float),
             "MiB": [round(file.stat().st_size / 2**20, 2) for file in (float32, int8)],
             "seconds to quantise": round(building, 1)}
     return row

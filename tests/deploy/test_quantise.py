@@ -14,6 +14,7 @@ pytest.importorskip("onnxruntime", reason="the extra export is not installed")
 
 from onnx import TensorProto, helper, numpy_helper  # noqa: E402
 
+from visus.deploy import quantise  # noqa: E402
 from visus.deploy.onnx_file import KEY, read_about  # noqa: E402
 from visus.deploy.quantise import (  # noqa: E402
     Graph,
@@ -159,6 +160,23 @@ def test_a_layer_that_costs_the_answers_goes_back_to_floats(tmp_path):
     assert without.agreement < 0.8 and without.kept_float == ()
     assert with_tries.agreement == 1
     assert with_tries.kept_float == ("w1", "w2") and with_tries.layers == ("w3",)
+
+
+@pytest.mark.parametrize(("shares", "in_floats"), [
+    ((0.996, 1, 1, 1), 0), ((0.98, 0.985, 0.996, 1), 2), ((0.98, 0.991, 0.993, 0.994), 1),
+    ((0.992, 0.993, 0.994, 0.991), 0), ((0.992, 0.993, 0.995, 1), 2), ((0.9, 0.95, 0.92, 0.94), 1)])
+def test_no_more_layers_stay_in_floats_than_the_wanted_share_or_else_the_least_one_needs(tmp_path, monkeypatch, shares,
+                                                                                         in_floats):
+    draw = np.random.default_rng(0)
+    names = [f"w{number}" for number in range(12)]
+    layers = [helper.make_node("Conv", ["x" if not number else f"h{number}", name],
+                               ["y" if number == 11 else f"h{number + 1}"]) for number, name in enumerate(names)]
+    source = write(tmp_path / "a.onnx", layers, {name: draw.normal(size=(1, 1, 1, 1)).astype(np.float32)
+                                                 for name in names}, features=1)
+    left = iter(shares)
+    monkeypatch.setattr(quantise, "agreement", lambda before, after: next(left))
+    found = quantised(source, tmp_path / "b.onnx", photos(2), config=QuantiseConfig(tries=3))
+    assert (len(found.kept_float), found.agreement) == (in_floats, shares[(0, 1, 2, 4).index(in_floats)])
 
 
 def test_the_file_is_one_keeps_its_description_and_says_int8(digits_bundle, tmp_path):

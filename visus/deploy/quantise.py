@@ -6,6 +6,7 @@ DequantizeLinear pairs: a runtime that knows them multiplies integers, any other
 
 Weights have 7 bits by default. Processors with AVX2 alone add two products of an unsigned and a signed byte in 16 bits
 and saturate: 2 * 255 * 63 = 32130 fits into them, 2 * 255 * 127 does not. So a file means the same on all processors.
+A file for one machine may have 8 (`weight_bits_here`).
 
 Ranges are those of least squared error (Nagel et al. 2021, arXiv:2106.08295, section 3.1), which may cut off outliers.
 The rounding of weights shifts the mean of what a layer gives; the bias takes the expected shift back (Nagel et al.
@@ -30,6 +31,7 @@ import numpy as np
 from visus.core.errors import CheckpointError, MissingExtra, UserError
 from visus.core.files import write_bytes
 from visus.core.validate import natural, one_of, positive, require
+from visus.deploy import exact_products
 from visus.deploy.onnx_file import KEY, open_graph_bytes, read_graph
 
 LAYERS = ("Conv", "Gemm", "MatMul")      # with constant weights
@@ -50,9 +52,11 @@ class QuantiseConfig:
     convolution is rounded too, and gates (HardSwish, SiLU, squeeze and excitation) where every factor is; OpenVINO
     computes the activation on the accumulated sum and needs no rounding before it.
     ranges: of activations: 'mse', of least squared error, or 'minmax', all that was seen.
-    correct_bias: take back the mean shift. agreement: the least share of calibration images whose likeliest class
+    correct_bias: take back the mean shift. agreement: the wanted share of calibration images whose likeliest class
     stays; below it up to a third of the layers goes back to floats, in at most `tries` steps. It lies above what is
-    asked of held-out images, as those of training are answered more surely. ranges_from: how many of the images the
+    asked of held-out images, as those of training are answered more surely. least_agreement: where no step gives the
+    wanted share, the first one is taken that gives this one, as more floats would be paid for in vain; where none does
+    either, the best. ranges_from: how many of the images the
     ranges are taken from; all of them tell the agreement. probes: how many tell which layers cost most. keep_float:
     names of layers (of their weights) that stay in floats from the start."""
 
@@ -61,6 +65,7 @@ class QuantiseConfig:
     ranges: str = "mse"
     correct_bias: bool = True
     agreement: float = 0.995
+    least_agreement: float = 0.99
     tries: int = 5
     ranges_from: int = 256
     probes: int = 16
@@ -72,7 +77,8 @@ class QuantiseConfig:
         require(self.weight_bits in (7, 8), "weight_bits", self.weight_bits, "be 7 or 8")
         natural(tries=self.tries)
         positive(probes=self.probes, ranges_from=self.ranges_from)
-        require(0 <= self.agreement <= 1, "agreement", self.agreement, "lie between 0 and 1")
+        for name in ("agreement", "least_agreement"):
+            require(0 <= getattr(self, name) <= 1, name, getattr(self, name), "lie between 0 and 1")
 
 
 @dataclass(frozen=True)
@@ -172,7 +178,7 @@ def quantised(source: str | os.PathLike[str], target: str | os.PathLike[str], im
             dropped = {layer.name for layer in order[:2**step]}
             kept = [layer for layer in layers if layer.name not in dropped]
             data, found = attempt(kept)
-            if found > share:
+            if found >= config.agreement or (share < config.least_agreement and found > share):
                 best, share, chosen = data, found, kept
             if share >= config.agreement:
                 break
@@ -181,6 +187,12 @@ def quantised(source: str | os.PathLike[str], target: str | os.PathLike[str], im
     result = Quantised(tuple(layer.name for layer in chosen), kept_float, share)
     write_bytes(Path(target), _described(best, result, config, len(images)))
     return result
+
+
+def weight_bits_here(runtime: str) -> int:
+    """The most bits of weights with which `runtime` computes exactly on this machine: 8 where onnxruntime was seen to
+    add products without saturation, else 7. For files that are used here only. Raises MissingExtra."""
+    return 8 if runtime == "any" and exact_products.products_are_exact() else 7
 
 
 def agreement(before: np.ndarray, after: np.ndarray) -> float:

@@ -228,14 +228,16 @@ def _int8(bundle: Bundle, run: Path | None, golden: Sample | None,
 def _quantised(bundle: Bundle, name: str, images: Sequence[np.ndarray], sample: Sample,
                way: Callable[[str, Path], Callable[[int], Callable[[Any], Any]]], tell: Callable[[str], None]
                ) -> Candidate:
-    from visus.deploy.quantise import QuantiseConfig, quantised
+    from visus.deploy.quantise import QuantiseConfig, quantised, weight_bits_here
 
     backend, path = name.partition(" ")[0], bundle.path / INT8.format(f"new-{os.getpid()}")
     tell(f"8-bit integers for {backend}")
     try:
         if backend == "openvino":
             openvino_to_compute("The OpenVINO backend")
-        quantised(bundle.onnx, path, images, config=QuantiseConfig(runtime="any" if backend != "openvino" else backend))
+        runtime = "any" if backend != "openvino" else backend
+        quantised(bundle.onnx, path, images,
+                  config=QuantiseConfig(weight_bits=weight_bits_here(runtime), runtime=runtime))
     except UserError as error:
         missing = isinstance(error, MissingExtra)
         return Candidate(name, way(backend, path), "int8", str(error.remedy) if missing else error.problem)
