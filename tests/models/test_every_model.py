@@ -125,8 +125,8 @@ def test_state_survives_a_file(name, tmp_path):
     assert read_state_dict(tmp_path / "m.safetensors").keys() == model.state_dict().keys()
 
 
-@pytest.mark.parametrize("name",
-                         [pytest.param(n, marks=[pytest.mark.slow] if MODELS[n].slow else []) for n in NAMES])
+@pytest.mark.parametrize("name", [pytest.param(name, marks=() if name in CHEAPEST and not MODELS[name].slow
+                                               else pytest.mark.slow) for name in NAMES])
 def test_fingerprint_equals_the_passports(name):
     passport = PASSPORTS[name]
     found = fingerprint(create_model(name), tuple(passport.fingerprint["images_shape"]))

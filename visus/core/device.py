@@ -54,8 +54,14 @@ def autocast(device: torch.device, precision: str) -> AbstractContextManager[obj
     """The forward pass in 'fp32', 'bf16' or 'fp16', with weights in float32."""
     import torch
 
-    kinds = {"bf16": torch.bfloat16, "fp16": torch.float16}
-    return nullcontext() if precision == "fp32" else torch.autocast(device.type, dtype=kinds[precision])
+    return nullcontext() if precision == "fp32" else torch.autocast(device.type, dtype=dtype_of(precision))
+
+
+def dtype_of(precision: str) -> torch.dtype:
+    """Of 'fp32', 'bf16' or 'fp16'."""
+    import torch
+
+    return {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}[precision]
 
 
 @cache

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from visus.core.device import autocast, peak_memory_mb
+from visus.core.device import autocast, dtype_of, peak_memory_mb
 from visus.core.errors import UserError
 from visus.core.record import RunFolder
 from visus.report.profile import FILE, PARTS, summary_lines
@@ -32,7 +32,6 @@ PEAK_SIZES = {"cpu": 1024, "cuda": 8192}  # side of the square matrices
 PROBED = (2, 4)         # times the batch of the recipe
 PROBE_SECONDS = 10.0    # that the batches may take together
 PROBE_ROUNDS = 4        # the first of which also warms up
-KINDS = {"bf16": torch.bfloat16, "fp16": torch.float16, "fp32": torch.float32}
 
 
 def profile_clock(recipe: Recipe, device: torch.device, leads: bool) -> Clock:
@@ -123,8 +122,8 @@ def pass_flops(model: nn.Module, images: Tensor) -> tuple[int, int]:
 def matmul_peak(device: torch.device, precision: str, seconds: float = PEAK_SECONDS) -> float:
     """The best rate of a product of square matrices in floating-point operations per second, with the threads and the
     settings of this process."""
-    size, kind = PEAK_SIZES[device.type], KINDS[precision]
-    a = torch.randn(size, size, device=device).to(kind)
+    size, dtype = PEAK_SIZES[device.type], dtype_of(precision)
+    a = torch.randn(size, size, device=device).to(dtype)
     out, best = torch.empty_like(a), float("inf")
     wait = (lambda: torch.cuda.synchronize(device)) if device.type == "cuda" else (lambda: None)
     deadline, rounds = time.perf_counter() + seconds, 0
