@@ -368,7 +368,7 @@ def main() -> int:
                 results["first call of torch.compile"] = {"torch.compile": round(compile_seconds(name), 1),
                                                           "ours": round(auto_tuning(name), 1)}
                 print(results["first call of torch.compile"], flush=True)
-    bars = verdicts(results, counts)
+    bars = verdicts(results, list(GEOMETRIC))  # of what stayed, too
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
     arguments.out.write_text(json.dumps({
         "command": ["python", *sys.argv], "rounds": arguments.rounds, "load average at the start": round(load, 2),
