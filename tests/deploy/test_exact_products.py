@@ -36,3 +36,15 @@ def test_weights_have_8_bits_where_nothing_saturates(monkeypatch, exact, bits):
     monkeypatch.setattr(exact_products, "products_are_exact", lambda: exact)
     assert weight_bits_here("any") == bits and weight_bits_here("openvino") == 7
     QuantiseConfig(weight_bits=bits)
+
+
+def test_the_runtime_computes_the_question_in_integers(tmp_path):
+    import onnx
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.optimized_model_filepath = str(tmp_path / "as_computed.onnx")
+    options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_ENABLE_EXTENDED
+    onnxruntime.InferenceSession(exact_products.largest_products(), options, providers=["CPUExecutionProvider"])
+    computed = {node.op_type for node in onnx.load(tmp_path / "as_computed.onnx").graph.node}
+    assert "QLinearConv" in computed and "Conv" not in computed
