@@ -36,8 +36,7 @@ def render() -> str:
                  f"{statistics.mean(r['cpu_minutes'] for r in runs):.1f} | {machine}. {result['note']} |\n")
     for path in sorted((ROOT / "benchmarks" / "results").glob("*.json")):
         measured = json.loads(path.read_text())
-        script = (ROOT / "benchmarks" / path.name).with_suffix(".py")
-        page += f"\n## benchmarks/{script.name}\n\n"
+        page += f"\n## {title(path.stem)}\n\n"
         rows = measured.get("summary") or measured.get("results") or {
             str(run.pop("run")): run for run in measured["runs"]}
         page += wide(rows) if all(is_flat(row) for row in rows.values()) else tall(rows)
@@ -52,6 +51,14 @@ def render() -> str:
             command = measured["command"]
             page += f"\nCommand: `{' '.join(command) if isinstance(command, list) else command}`\n"
     return page
+
+
+def title(name: str) -> str:
+    """export_families_trained -> 'benchmarks/export_families.py, trained': the script, and which of its results."""
+    script = name
+    while "_" in script and not (ROOT / "benchmarks" / f"{script}.py").is_file():
+        script = script.rpartition("_")[0]
+    return f"benchmarks/{script}.py" + (f", {name[len(script) + 1:]}" if script != name else "")
 
 
 def is_flat(row: dict[str, Any]) -> bool:
