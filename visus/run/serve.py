@@ -83,6 +83,7 @@ def settings_of(keys_file: str | os.PathLike[str] | None, values: dict[str, Any]
 def _need_packages() -> None:
     try:
         import fastapi  # noqa: F401
+        import httptools  # noqa: F401
         import onnxruntime  # noqa: F401
         import prometheus_client  # noqa: F401
         import python_multipart  # noqa: F401

@@ -2,7 +2,10 @@
 
 import asyncio
 import contextlib
+import hashlib
+import itertools
 import json
+import random
 import socket
 import threading
 import time
@@ -92,6 +95,69 @@ def test_one_connection_carries_many_requests_pipelined_too():
         answer = server.ask(posted() * 3 + posted(more=b"Connection: close\r\n"))
     assert answer.count(b"HTTP/1.1 200 OK") == 4 and answer.count(b'"predicted":["light"]') == 4
     assert b"\r\ndate: " in answer and b"server: " not in answer
+
+
+def test_a_request_that_is_whole_is_answered_before_what_follows_it_is_refused():
+    with running() as server:
+        answer = server.ask(posted() * 2 + b"\0nonsense\r\n\r\n")
+    assert answer.count(b"HTTP/1.1 200 OK") == 2 == answer.count(b"HTTP/1.1 ")
+
+
+def test_a_flood_of_pipelined_requests_is_cut_off_and_leaves_nothing_behind():
+    hello = b"GET /v2 HTTP/1.1\r\n" + HOST + b"\r\n"
+    with running() as server:
+        assert server.ask(hello * 16 + b"GET /v2 HTTP/1.1\r\n" + HOST + b"Connection: close\r\n\r\n") \
+            .count(b"HTTP/1.1 200 OK") == 17
+        assert server.ask(posted() + hello * 1000).count(b"HTTP/1.1 200") < 18
+        assert until(lambda: not server.worker.state.connections and not server.worker.state.tasks)
+        assert status(server.ask(posted(more=b"Connection: close\r\n"))) == 200
+
+
+@pytest.mark.parametrize("more", [b"Upgrade: h2c\r\nConnection: Upgrade, HTTP2-Settings\r\nHTTP2-Settings: AAMA\r\n",
+                                  b"Upgrade: websocket\r\nConnection: Upgrade\r\n"])
+def test_who_would_rather_speak_another_protocol_is_answered_in_http(more):
+    with running() as server:
+        last = posted(more=b"Connection: close\r\n")
+        for first in (posted(more=more), b"GET /v2 HTTP/1.1\r\n" + HOST + more + b"\r\n"):
+            assert server.ask(first * 2 + last).count(b"HTTP/1.1 200") == 3
+            with server.connect() as connection:
+                for part in (first[:40], first[40:-1], first[-1:] + last):
+                    connection.sendall(part)
+                    time.sleep(0.05)
+                assert rest(connection).count(b"HTTP/1.1 200") == 2
+
+
+def test_a_tunnel_is_refused():
+    with running() as server:
+        assert status(server.ask(b"CONNECT 127.0.0.1:80 HTTP/1.1\r\n" + HOST + b"\r\n")) in (400, 404, 405)
+        assert until(lambda: not server.worker.state.connections)
+
+
+def test_lines_behind_a_body_are_no_headers():
+    image, key = png(), b"X-API-Key: a key for this test\r\n"
+    body = b"Transfer-Encoding: chunked\r\nConnection: close\r\n\r\n%x\r\n%b\r\n0\r\n" % (len(image), image)
+    with running(keys=(hashlib.sha256(b"a key for this test").hexdigest(),)) as server:
+        answers = [server.ask(PREDICT + key + body + b"\r\n"), server.ask(PREDICT + body + key + b"\r\n")]
+    assert [status(answer) for answer in answers] == [200, 401]
+
+
+def test_blank_lines_hold_no_connection_open():
+    with running(header_seconds=0.5, keep_alive_seconds=0.5) as server, server.connect() as connection:
+        connection.sendall(b"GET /v2 HTTP/1.1\r\n" + HOST + b"\r\n")
+        assert status(connection.recv(65536)) == 200
+        connection.sendall(b"\r\n")
+        assert status(rest(connection)) == 408
+        assert until(lambda: not server.worker.state.connections)
+
+
+def test_waiting_for_an_answer_is_no_slowness_of_the_request_behind_it():
+    for length in (40, len(posted()) - 5):  # within its headers, within its body
+        with running(fake_predictor(1.0), header_seconds=0.5, body_seconds=0.5) as server, \
+                server.connect() as connection:
+            connection.sendall(posted() + posted()[:length])
+            assert connection.recv(65536).startswith(b"HTTP/1.1 200")
+            connection.sendall(posted()[length:])
+            assert connection.recv(65536).startswith(b"HTTP/1.1 200")
 
 
 def test_slow_headers_slow_bodies_and_idle_connections_are_ended_and_told_why():
@@ -269,3 +335,40 @@ def test_a_second_signal_ends_at_once():
 def test_a_taken_address_is_said():
     with running() as server, pytest.raises(ResourceError, match="--port"):
         listen(ServerSettings(port=server.port))
+
+
+def streams_of_requests(seed: int):
+    """(bytes, how many answers they ask for; None where they are damaged), without end."""
+    draw = random.Random(seed)
+    image, upgrade = png(), b"Upgrade: h2c\r\nConnection: Upgrade\r\n"
+    chunks = b"".join(b"%x\r\n%b\r\n" % (len(part), part) for part in (image[:9], image[9:30], image[30:]))
+    requests = [posted(), posted(more=upgrade), PREDICT + b"Transfer-Encoding: chunked\r\n\r\n" + chunks +
+                b"0\r\nX-Behind: it\r\n\r\n", *(line + b" HTTP/1.1\r\n" + HOST + more + b"\r\n" for line, more in [
+                    (b"GET /v2", b""), (b"GET /v2", upgrade), (b"HEAD /limits", b""), (b"GET /nothing", b"")])]
+    while True:
+        chosen = [draw.choice([*requests, b"\r\n"]) for _ in range(draw.randint(0, 10))]
+        data = bytearray(b"".join(chosen) + posted(more=b"Connection: close\r\n"))
+        damaged = draw.random() < 0.5
+        for _ in range(draw.randint(1, 3) if damaged else 0):
+            data[draw.randrange(len(data))] = draw.randrange(256)
+        cuts = sorted(draw.randrange(len(data)) for _ in range(draw.randint(0, 6)))
+        parts = [bytes(data[start:end]) for start, end in itertools.pairwise([0, *cuts, len(data)])]
+        yield parts, None if damaged else len(chosen) - chosen.count(b"\r\n") + 1
+
+
+def test_requests_cut_anywhere_are_answered_and_damaged_anywhere_leave_nothing_behind():
+    with running(keep_alive_seconds=0.5, header_seconds=0.5, body_seconds=0.5) as server:
+        for parts, wanted in itertools.islice(streams_of_requests(0), 150):
+            with server.connect() as connection:
+                with contextlib.suppress(ConnectionError):
+                    for part in parts:
+                        connection.sendall(part)
+                if wanted is None:
+                    with contextlib.suppress(OSError):
+                        connection.shutdown(socket.SHUT_WR)
+                answer = rest(connection)
+            assert b"HTTP/1.1 500" not in answer, parts
+            assert wanted is None or answer.count(b"HTTP/1.1 ") == wanted, parts
+        assert until(lambda: not server.worker.state.connections and not server.worker.state.tasks
+                     and not server.worker.lingering)
+        assert server.service.held.bytes == 0

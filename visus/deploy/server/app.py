@@ -12,6 +12,7 @@ from typing import Any
 
 from fastapi import FastAPI
 from starlette.exceptions import HTTPException
+from starlette.middleware.exceptions import ExceptionMiddleware
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
@@ -34,8 +35,8 @@ _WORDS = {404: ("not_found", "There is nothing at this address", "See /openapi.j
 
 def make_app(service: Service, settings: ServerSettings) -> FastAPI:
     """The routes of `service`, and the page where it is there. `settings` are the service's own."""
-    app = FastAPI(title="Visus", version=__version__, docs_url=None, redoc_url=None, openapi_url=None,
-                  redirect_slashes=False)
+    app = _Application(service, title="Visus", version=__version__, docs_url=None, redoc_url=None, openapi_url=None,
+                       redirect_slashes=False)
     app.router.routes[:0] = [
         Route("/predict", Predict(service), methods=["POST"], include_in_schema=False),
         Route("/v2/models/{path:path}", Models(service), include_in_schema=False),
@@ -49,15 +50,22 @@ def make_app(service: Service, settings: ServerSettings) -> FastAPI:
     if importlib.util.find_spec("visus.deploy.server.page") is not None:
         page: Any = importlib.import_module("visus.deploy.server.page")
         page.add_page(app, service, settings)
-    generated = app.openapi
-
-    def whole() -> dict[str, Any]:
-        return openapi(service, generated())
-
-    app.openapi = whole  # type: ignore[method-assign]
-    app.add_exception_handler(HTTPException, _told)  # type: ignore[arg-type]
-    app.add_middleware(Gate, service=service)
     return app
+
+
+class _Application(FastAPI):
+    """FastAPI with the gate in place of its own layers: none of them is of use to routes that are plain ASGI."""
+
+    def __init__(self, service: Service, **options: Any):
+        super().__init__(**options)
+        self.service = service
+
+    def build_middleware_stack(self) -> Any:
+        return Gate(ExceptionMiddleware(self.router, handlers={HTTPException: _told}),  # type: ignore[dict-item]
+                    self.service)
+
+    def openapi(self) -> dict[str, Any]:
+        return openapi(self.service, super().openapi())
 
 
 async def _told(request: Request, error: HTTPException) -> Response:

@@ -84,11 +84,12 @@ class Gate:
         if scope["http_version"] not in ("1.0", "1.1", "2"):
             raise Refusal(505, "unknown_version", "The server speaks HTTP/1.1", "Send HTTP/1.1", close=True)
         host = None
-        lengths = codings = size = 0
+        hosts = lengths = codings = size = 0
         for name, value in scope["headers"]:
             size += len(name) + len(value)
             if name == b"host":
                 host = value
+                hosts += 1
             elif name == b"content-length":
                 lengths += 1
             elif name == b"transfer-encoding":
@@ -99,6 +100,9 @@ class Gate:
         if lengths > 1 or lengths and codings:
             raise Refusal(400, "ambiguous_length", "The request states its length twice",
                           "Send Content-Length or Transfer-Encoding, not both", close=True)
+        if hosts > 1 or not hosts and scope["http_version"] == "1.1":
+            raise Refusal(400, "malformed_http", "The request does not name its host, or names it twice",
+                          "Send one Host header", close=True)
         host = host or b""
         if self.hosts and _host_name(host) not in self.hosts:
             raise Refusal(421, "unknown_host", "The Host header names another server",

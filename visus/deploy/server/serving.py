@@ -22,7 +22,6 @@ from uvicorn.server import ServerState
 
 from visus.core.errors import ResourceError
 from visus.deploy.server.connections import Connection
-from visus.deploy.server.gate import MOST_HEADER_BYTES
 from visus.deploy.server.reload import Reloader
 from visus.deploy.server.service import Service
 from visus.deploy.server.settings import ServerSettings
@@ -89,8 +88,7 @@ class Worker:
         loop = asyncio.get_running_loop()
         self._loop, self._stop = loop, asyncio.Event()
         config = Config(self.app, lifespan="off", ws="none", log_config=None, proxy_headers=False, access_log=False,
-                        interface="asgi3", timeout_keep_alive=settings.keep_alive_seconds,  # type: ignore[arg-type]
-                        h11_max_incomplete_event_size=MOST_HEADER_BYTES)
+                        interface="asgi3", timeout_keep_alive=settings.keep_alive_seconds)  # type: ignore[arg-type]
         config.load()
         self._stamp_date()
         server = await loop.create_server(lambda: Connection(config, self.state, service, self.lingering),
