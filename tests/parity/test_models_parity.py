@@ -484,6 +484,8 @@ def built(request):
 
 
 EACH_PAIR = pytest.mark.parametrize("built", ROWS, indirect=True, scope="module")
+# A training step takes a second: by default one net of each file takes it, with -m slow the others too.
+LAST_OF_FILE = set({registry.index()[ROWS[row][0]]: row for row in ROWS}.values())
 
 
 @pytest.mark.parametrize("dtype", TOLERANCE, ids=str)
@@ -495,7 +497,8 @@ def test_eval_output_equals_the_peers(built, dtype):
     assert_near(found, expected, TOLERANCE[dtype], row)
 
 
-@EACH_PAIR
+@pytest.mark.parametrize("built", [pytest.param(row, marks=() if row in LAST_OF_FILE else pytest.mark.slow)
+                                   for row in ROWS], indirect=True, scope="module")
 def test_training_step_equals_the_peers(built):
     """Outputs, every gradient and the running statistics, in train mode and float64."""
     row, ours, theirs, images = built
