@@ -97,6 +97,16 @@ def test_one_connection_carries_many_requests_pipelined_too():
     assert b"\r\ndate: " in answer and b"server: " not in answer
 
 
+@pytest.mark.parametrize("path", [b"/", b"/limits", b"/nothing"])
+def test_head_tells_the_length_of_what_get_would_bring_and_brings_nothing(path):
+    with running() as server:
+        got, head = (server.ask(method + b" " + path + b" HTTP/1.1\r\n" + HOST + b"Connection: close\r\n\r\n")
+                     for method in (b"GET", b"HEAD"))
+    lines, _, body = got.partition(b"\r\n\r\n")
+    assert body and b"content-length: %d\r\n" % len(body) in head and head.endswith(b"\r\n\r\n")
+    assert status(head) == status(got)
+
+
 def test_a_request_that_is_whole_is_answered_before_what_follows_it_is_refused():
     with running() as server:
         answer = server.ask(posted() * 2 + b"\0nonsense\r\n\r\n")

@@ -82,7 +82,7 @@ class PageFile:
             await send({"type": "http.response.start", "status": 304, "headers": headers})
             await send({"type": "http.response.body", "body": b""})
             return
-        await send_bytes(send, 200, b"" if scope["method"] == "HEAD" else self.data, self.kind, headers)
+        await send_bytes(send, 200, self.data, self.kind, headers)
 
 
 class Told:
