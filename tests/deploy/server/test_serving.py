@@ -102,9 +102,20 @@ def test_head_tells_the_length_of_what_get_would_bring_and_brings_nothing(path):
     with running() as server:
         got, head = (server.ask(method + b" " + path + b" HTTP/1.1\r\n" + HOST + b"Connection: close\r\n\r\n")
                      for method in (b"GET", b"HEAD"))
-    lines, _, body = got.partition(b"\r\n\r\n")
+    body = got.partition(b"\r\n\r\n")[2]
     assert body and b"content-length: %d\r\n" % len(body) in head and head.endswith(b"\r\n\r\n")
     assert status(head) == status(got)
+
+
+def test_the_end_of_a_long_body_is_not_taken_for_headers():
+    first = posted(png() + bytes(60_000))
+    with running() as server, server.connect() as connection:
+        connection.sendall(first[:-30_000])
+        time.sleep(0.2)
+        connection.sendall(first[-30_000:] + PREDICT)
+        time.sleep(0.2)
+        connection.sendall(posted(more=b"Connection: close\r\n")[len(PREDICT):])
+        assert rest(connection).count(b"HTTP/1.1 200") == 2
 
 
 def test_a_request_that_is_whole_is_answered_before_what_follows_it_is_refused():
@@ -348,7 +359,7 @@ def test_a_taken_address_is_said():
 
 
 def streams_of_requests(seed: int):
-    """(bytes, how many answers they ask for; None where they are damaged), without end."""
+    """(what is sent, in parts; how many answers they ask for, None where they are damaged), without end."""
     draw = random.Random(seed)
     image, upgrade = png(), b"Upgrade: h2c\r\nConnection: Upgrade\r\n"
     chunks = b"".join(b"%x\r\n%b\r\n" % (len(part), part) for part in (image[:9], image[9:30], image[30:]))

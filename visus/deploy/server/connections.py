@@ -93,7 +93,7 @@ class Connection(HttpToolsProtocol):
         self._phase = _HEADERS
         self._deadline = self._write_deadline = math.inf
         self._since = 0.0
-        self._header_bytes = 0
+        self._header_bytes = 0  # but for those that came in one piece with the end of the request before
         self._heads_again = False  # of a request whose headers are known
         self._deaf = False  # what follows is not HTTP/1.1
         self._thrown_away = 0
@@ -105,8 +105,7 @@ class Connection(HttpToolsProtocol):
             transport.max_size = READ_BYTES
         full = len(self.connections) >= self.settings.max_connections and not self._make_room()
         super().connection_made(_Transport(transport, self))  # type: ignore[arg-type]
-        self._since = time.monotonic()
-        self._deadline = self._since + self.settings.header_seconds
+        self._begin_headers()
         if full:
             self.connections.discard(self)
             self.service.metrics.count("refused_connections")
@@ -128,15 +127,15 @@ class Connection(HttpToolsProtocol):
         self._unset_keepalive_if_required()
         if self._phase == _OTHER and not self.answering:
             self._begin_headers()
+        if self._phase == _HEADERS:
+            self._header_bytes += len(data)
         try:
             self._parse(data)
         except httptools.HttpParserError:
             self._malformed()
         else:
-            if self._phase == _HEADERS:
-                self._header_bytes += len(data)
-                if self._header_bytes > MOST_HEADER_BYTES:
-                    self._malformed()
+            if self._phase == _HEADERS and self._header_bytes > MOST_HEADER_BYTES:
+                self._malformed()
             elif self._phase == _BODY and self.stopped is None:
                 self._deadline = self._since + self.settings.body_seconds + self.received / self.settings.least_rate
 
@@ -220,9 +219,7 @@ class Connection(HttpToolsProtocol):
     def on_response_complete(self) -> None:
         super().on_response_complete()
         if self._phase != _OTHER and not self.transport.is_closing():  # what is read next was not waited for until now
-            self._since = time.monotonic()
-            self._deadline = self._since + (self.settings.header_seconds if self._phase == _HEADERS else
-                                            self.settings.body_seconds)
+            self._start_clock()
 
     @property
     def answering(self) -> bool:
@@ -235,8 +232,14 @@ class Connection(HttpToolsProtocol):
         return not self.answering or self._phase == _BODY and self._answered is self.cycle
 
     def _begin_headers(self) -> None:
-        self._phase, self._since, self._header_bytes = _HEADERS, time.monotonic(), 0
-        self._deadline = self._since + self.settings.header_seconds
+        self._phase, self._header_bytes = _HEADERS, 0
+        self._start_clock()
+
+    def _start_clock(self) -> None:
+        """Of headers or a body that are waited for from now on."""
+        self._since = time.monotonic()
+        self._deadline = self._since + (self.settings.header_seconds if self._phase == _HEADERS else
+                                        self.settings.body_seconds)
 
     def _malformed(self) -> None:
         """What cannot be read: 431 for endless headers, else 400, after the answers to requests that are whole; nothing
