@@ -246,22 +246,22 @@ def measure(name: str, threads: int, rounds: int, compiled: bool, folder: Path) 
     own = [sys.executable, str(Path(__file__).resolve()), "--side", name]
     with ExitStack() as stack:
         sides = {what: stack.enter_context(started([*own, what, str(threads)], threads)) for what in whats}
-        peak = stack.enter_context(started(peak_command or [*own, "matmul", str(threads)], threads))
+        product = stack.enter_context(started([*own, "matmul", str(threads)], threads))
+        peak = stack.enter_context(started(peak_command, threads)) if peak_command else None
         expected = np.array(sides["timm"].about["output"])
         largest = float(np.abs(expected).max())
         assert largest > 1e-3, "the output says nothing"
         apart = {what: float(np.abs(np.array(one.about["output"]) - expected).max()) / largest
                  for what, one in sides.items()}
         times: dict[str, list[float]] = {what: [] for what in whats}
-        product = stack.enter_context(started([*own, "matmul", str(threads)], threads))
+        clock = "cpu" if threads == 1 else "wall"
         peaks, products = [], []
         for number in range(rounds + 1):
             for what in whats[::1 if number % 2 else -1]:
-                times[what].append(sides[what].turn()["cpu" if threads == 1 else "wall"])
-            found = peak.turn()
-            peaks.append(found.get("rate") or found["flops"] / found["cpu" if threads == 1 else "wall"])
+                times[what].append(sides[what].turn()[clock])
             found = product.turn()
-            products.append(found["flops"] / found["cpu" if threads == 1 else "wall"])
+            products.append(found["flops"] / found[clock])
+            peaks.append(products[-1] if peak is None else peak.turn()["rate"])
         times = {what: of[1:] for what, of in times.items()}  # the first round warms up
     ours, about = times["ours"], sides["ours"].about
 
